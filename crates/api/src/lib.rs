@@ -1,0 +1,1 @@
+//! The HTTP face: JSON, server-sent events, health and metrics.

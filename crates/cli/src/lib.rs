@@ -1,0 +1,1 @@
+//! The command tree as a library, and the reading verbs.

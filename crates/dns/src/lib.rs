@@ -1,0 +1,1 @@
+//! The DNS face: names for services, answered from the catalog.

@@ -1,0 +1,1 @@
+//! Kubernetes patches as pure functions over JSON: JSON patch, merge patch, strategic merge patch, server-side apply.

@@ -1,0 +1,1 @@
+//! Words of service discovery: keys, services, endpoints, versions, reasons. No I/O, no async, no clock.

@@ -1,0 +1,1 @@
+//! What a process links: register, subscribe, balance.

@@ -1,0 +1,1 @@
+//! World builder, fixtures and oracles for tests.
