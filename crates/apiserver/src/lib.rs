@@ -1,1 +1,21 @@
 //! An embedded Kubernetes API: machinery and store.
+//!
+//! ```text
+//!  kubectl, informers ──▶ http ──▶ registry ──▶ store
+//!  controllers, kubelet ─────────────┘ │
+//!                                      └─ schema (defaults, validation, columns, OpenAPI)
+//! ```
+//!
+//! [`kinds`] is the table of what is held, [`registry`] the one generic
+//! implementation of every verb on every kind, [`store`] the ordered log of
+//! revisions beneath it, and `http` the door for everything outside the
+//! process. [`Status`] is the shape of every refusal on the way.
+#![forbid(unsafe_code)]
+
+pub mod kinds;
+pub mod schema;
+pub mod status;
+pub mod store;
+
+pub use kinds::Kind;
+pub use status::{Cause, Status};

@@ -1,0 +1,1 @@
+//! What the machinery asks about a kind: defaults, validation, columns, selectable fields, OpenAPI.
