@@ -1,0 +1,200 @@
+//! Endpoints: one address of a service with all its ports, and the verdict on it.
+
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+
+use crate::{AppProtocol, Name, ObjectName, Reason, ServiceKey, Transport};
+
+/// The three conditions of the EndpointSlice API, with their defaults applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Conditions {
+    /// May take new traffic (or the Service publishes what is not ready).
+    pub ready: bool,
+    /// Would be ready were it not terminating.
+    pub serving: bool,
+    /// Is being deleted.
+    pub terminating: bool,
+}
+
+impl Conditions {
+    /// Ready and serving.
+    pub const READY: Self = Self { ready: true, serving: true, terminating: false };
+    /// Alive, not ready yet or no longer.
+    pub const NOT_READY: Self = Self { ready: false, serving: false, terminating: false };
+
+    /// Unset conditions mean: ready = true, serving = ready, terminating = false
+    /// (EndpointConditions of discovery.k8s.io/v1).
+    pub fn from_optional(
+        ready: Option<bool>,
+        serving: Option<bool>,
+        terminating: Option<bool>,
+    ) -> Self {
+        let ready = ready.unwrap_or(true);
+        Self {
+            ready,
+            serving: serving.unwrap_or(ready),
+            terminating: terminating.unwrap_or(false),
+        }
+    }
+}
+
+/// One port of an endpoint. Endpoints of a slice share one list of these.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct EndpointPort {
+    /// The name of the Service port it stands behind.
+    pub name: Name,
+    /// Transport.
+    pub transport: Transport,
+    /// The port that the process listens on. `None`: any port.
+    pub port: Option<u16>,
+    /// What is spoken on it, where the endpoint itself says so.
+    pub app_protocol: Option<AppProtocol>,
+}
+
+/// Zones and nodes that should use an endpoint (EndpointSlice hints).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Hints {
+    /// `hints.forZones`.
+    pub zones: Vec<Name>,
+    /// `hints.forNodes`.
+    pub nodes: Vec<Name>,
+}
+
+/// One address of a service with all its ports.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Endpoint {
+    /// Where to connect to.
+    pub address: IpAddr,
+    /// Shared with the other endpoints of the slice.
+    pub ports: Arc<[EndpointPort]>,
+    /// Readiness as its source tells it.
+    pub conditions: Conditions,
+    /// The Pod behind it, when there is one.
+    pub target: Option<ObjectName>,
+    /// Distinguishes registrations of one Pod under one service (group, version).
+    pub discriminator: Option<Name>,
+    /// Hostname for DNS names below the service.
+    pub hostname: Option<Name>,
+    /// Node it runs on.
+    pub node: Option<Name>,
+    /// Zone of that node.
+    pub zone: Option<Name>,
+    /// Share of traffic; 100 is the usual one, 0 takes none.
+    pub weight: u32,
+    /// Who should use it.
+    pub hints: Option<Arc<Hints>>,
+    /// What the process says of itself: methods, version, group, ...
+    pub metadata: Option<Arc<BTreeMap<Name, Name>>>,
+}
+
+impl Endpoint {
+    /// The weight of an endpoint that names none (Dubbo's and Envoy's habit of
+    /// percent-like weights).
+    pub const DEFAULT_WEIGHT: u32 = 100;
+
+    /// A ready endpoint with nothing but address and ports.
+    pub fn new(address: IpAddr, ports: Arc<[EndpointPort]>) -> Self {
+        Self {
+            address,
+            ports,
+            conditions: Conditions::READY,
+            target: None,
+            discriminator: None,
+            hostname: None,
+            node: None,
+            zone: None,
+            weight: Self::DEFAULT_WEIGHT,
+            hints: None,
+            metadata: None,
+        }
+    }
+
+    /// The number of the port behind a Service port. `None`: the endpoint does
+    /// not have that port, or accepts any.
+    pub fn port(&self, port_name: &str, transport: Transport) -> Option<u16> {
+        self.ports
+            .iter()
+            .find(|port| &*port.name == port_name && port.transport == transport)
+            .and_then(|port| port.port)
+    }
+
+    /// The name people know it by: its Pod, else its address.
+    pub fn display_name(&self) -> String {
+        match &self.target {
+            Some(target) => target.name.to_string(),
+            None => self.address.to_string(),
+        }
+    }
+}
+
+/// Some endpoints of one service, under the name of the object that lists them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndpointSlice {
+    /// The service that they belong to.
+    pub service: ServiceKey,
+    /// The endpoints.
+    pub endpoints: Vec<Arc<Endpoint>>,
+}
+
+/// Whether an instance is served, and if not, why not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Faces hand it out.
+    Served,
+    /// Faces do not; at least one reason.
+    NotServed(Arc<[Reason]>),
+}
+
+impl Verdict {
+    /// Whether faces hand it out.
+    pub fn is_served(&self) -> bool {
+        matches!(self, Self::Served)
+    }
+
+    /// Why not; empty when served.
+    pub fn reasons(&self) -> &[Reason] {
+        match self {
+            Self::Served => &[],
+            Self::NotServed(reasons) => reasons,
+        }
+    }
+}
+
+/// An endpoint in its place inside a service, with the verdict on it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Placed {
+    /// The endpoint, shared with the slice that brought it.
+    pub endpoint: Arc<Endpoint>,
+    /// Served or not.
+    pub verdict: Verdict,
+}
+
+/// The state of an instance in one word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum State {
+    /// Takes traffic.
+    Serving,
+    /// Not ready yet.
+    Starting,
+    /// Terminating; existing work only.
+    Draining,
+    /// Was ready, or should be, and is not.
+    Failing,
+    /// Switched off by an operator or by weight 0.
+    Disabled,
+    /// Nothing is known of it.
+    Unknown,
+}
+
+impl State {
+    /// As the HTTP API writes it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Serving => "serving",
+            Self::Starting => "starting",
+            Self::Draining => "draining",
+            Self::Failing => "failing",
+            Self::Disabled => "disabled",
+            Self::Unknown => "unknown",
+        }
+    }
+}

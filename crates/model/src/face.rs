@@ -1,0 +1,90 @@
+//! Faces and their clients: who shows the catalog, and to whom.
+
+use std::fmt;
+
+use crate::Name;
+
+/// The kinds of face.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Face {
+    /// Names.
+    Dns,
+    /// Proxies and proxyless clients.
+    Xds,
+    /// Virtual IPs.
+    Proxy,
+    /// HTTP and JSON.
+    Api,
+    /// Web pages.
+    Console,
+}
+
+impl Face {
+    /// All of them, in the order of tables.
+    pub const ALL: [Face; 5] = [Face::Dns, Face::Xds, Face::Proxy, Face::Api, Face::Console];
+
+    /// As flags and JSON write it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Dns => "dns",
+            Self::Xds => "xds",
+            Self::Proxy => "proxy",
+            Self::Api => "api",
+            Self::Console => "console",
+        }
+    }
+
+    /// Reads it back.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|face| face.as_str() == text)
+    }
+}
+
+impl fmt::Display for Face {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// One member of a face that acknowledges versions on its own: a DNS worker, a
+/// node's proxy, an xDS client.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FaceId {
+    /// The kind.
+    pub face: Face,
+    /// Its name among those of its kind.
+    pub member: Name,
+}
+
+impl fmt::Display for FaceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.face, self.member)
+    }
+}
+
+/// Which dialect of a protocol a client speaks, where answers differ by it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Flavour {
+    /// No difference.
+    #[default]
+    Plain,
+    /// Envoy over xDS.
+    Envoy,
+    /// Proxyless gRPC over xDS.
+    Grpc,
+}
+
+/// Everything about a client that may change an answer, and nothing else. Two
+/// clients with equal views get equal answers: what is not in here cannot leak
+/// from one client to another.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct ClientView {
+    /// The client's namespace, for short names.
+    pub namespace: Option<Name>,
+    /// The client's zone.
+    pub zone: Option<Name>,
+    /// The client's node.
+    pub node: Option<Name>,
+    /// The client's dialect.
+    pub flavour: Flavour,
+}
