@@ -56,7 +56,12 @@ impl Convergence {
 
     /// The longest that clients may go on with what was served before.
     pub fn residue_ms(&self) -> u64 {
-        self.reached.iter().filter_map(|member| member.ack).map(|ack| ack.residue_ms).max().unwrap_or(0)
+        self.reached
+            .iter()
+            .filter_map(|member| member.ack)
+            .map(|ack| ack.residue_ms)
+            .max()
+            .unwrap_or(0)
     }
 }
 

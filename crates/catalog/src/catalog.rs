@@ -1,34 +1,233 @@
 //! The writer: reports in, versions out.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, mem::size_of, sync::Arc};
 
-use portolan_model::{Name, SourceId, SourceReport};
+use portolan_model::{
+    Endpoint, Fact, FactKey, Name, ObjectName, Placed, ServiceKey, SourceId, SourceReport, Version,
+};
 
-use crate::{Hub, Snapshot};
+use crate::{
+    Hub, PartStatus, ServiceEntry, Snapshot, SourceStatus,
+    facts::{Facts, Touched},
+    merge,
+};
 
 /// Owns the next version. One task holds it; readers use the [`Hub`].
 #[derive(Debug)]
 pub struct Catalog {
+    facts: Facts,
     hub: Arc<Hub>,
 }
 
 impl Catalog {
     /// A catalog that publishes on `hub`.
     pub fn new(hub: Arc<Hub>) -> Self {
-        Self { hub }
+        Self { facts: Facts::default(), hub }
     }
 
     /// Names a source and its parts before it speaks, so that the catalog is
     /// not taken for complete while a source has yet to begin.
-    pub fn expect(&mut self, _source: SourceId, _parts: &[Name], _now_ms: u64) {}
+    pub fn expect(&mut self, source: SourceId, parts: &[Name], now_ms: u64) {
+        let expected = self.facts.sources.entry(source.clone()).or_default();
+        expected.since_ms = now_ms;
+        for part in parts {
+            expected.parts.entry(part.clone()).or_default();
+        }
+        let touched = Touched { sources: [source].into(), ..Touched::default() };
+        self.commit(touched, now_ms, now_ms);
+    }
 
     /// Takes a batch of reports. Returns the new snapshot, or `None` when
-    /// nothing that faces could see has changed.
+    /// nothing that anybody could see has changed.
     pub fn apply(
         &mut self,
-        _reports: impl IntoIterator<Item = SourceReport>,
-        _now_ms: u64,
+        reports: impl IntoIterator<Item = SourceReport>,
+        now_ms: u64,
     ) -> Option<Arc<Snapshot>> {
-        Some(self.hub.snapshot())
+        let mut touched = Touched::default();
+        let mut observed_at_ms = 0;
+        for report in reports {
+            observed_at_ms = observed_at_ms.max(report.observed_at_ms);
+            self.facts.take(
+                &report.source,
+                &report.revision,
+                report.observed_at_ms,
+                report.event,
+                &mut touched,
+            );
+        }
+        self.commit(touched, observed_at_ms, now_ms)
     }
+
+    fn commit(
+        &mut self,
+        mut touched: Touched,
+        observed_at_ms: u64,
+        now_ms: u64,
+    ) -> Option<Arc<Snapshot>> {
+        let current = self.hub.snapshot();
+        let mut next = Snapshot::clone(&current);
+        next.version = current.version.next();
+        next.at_ms = now_ms;
+        let mut cost = 0;
+        cost += self.commit_workloads(&mut next, &mut touched);
+        cost += self.commit_services(&mut next, &touched.services, observed_at_ms);
+        cost += self.commit_small(&mut next, &touched);
+        cost += self.commit_sources(&mut next, &touched.sources);
+        if cost == 0 {
+            return None;
+        }
+        let next = Arc::new(next);
+        self.hub.publish(next.clone(), cost);
+        Some(next)
+    }
+
+    /// Pods first: verdicts on endpoints quote them. A Pod that changes touches
+    /// the services that have an endpoint on it.
+    fn commit_workloads(&self, next: &mut Snapshot, touched: &mut Touched) -> usize {
+        let mut cost = 0;
+        for name in &touched.workloads {
+            let key = FactKey::Workload(name.clone());
+            let workload = self.facts.said(&key).find_map(|(_, fact)| match &**fact {
+                Fact::Workload(workload) => Some(Arc::new(workload.clone())),
+                _ => None,
+            });
+            if next.workload(name) == workload.as_ref() {
+                continue;
+            }
+            next.put_workload(name, workload);
+            cost += 512 + size_of::<Arc<()>>() * 4;
+            touch_services_of(next, name, &mut touched.services);
+        }
+        cost
+    }
+
+    fn commit_services(
+        &self,
+        next: &mut Snapshot,
+        services: &BTreeSet<ServiceKey>,
+        observed_at_ms: u64,
+    ) -> usize {
+        let mut cost = 0;
+        for key in services {
+            let workloads = &next.workloads;
+            let entry = merge::entry(
+                &self.facts,
+                key,
+                |pod| workloads.get(&pod.namespace, &pod.name),
+                next.version,
+                observed_at_ms,
+            );
+            let shard = (key.origin.clone(), key.namespace.clone());
+            match (next.services.get(&shard, &key.name), entry) {
+                (None, None) => continue,
+                (Some(old), Some(new)) if merge::same_content(old, &new) => continue,
+                (_, Some(new)) => {
+                    cost += entry_cost(&new);
+                    next.services.insert(shard, key.name.clone(), Arc::new(new));
+                }
+                (Some(old), None) => {
+                    cost += entry_cost(old);
+                    next.services.remove(&shard, &key.name);
+                }
+            }
+        }
+        cost
+    }
+
+    fn commit_small(&self, next: &mut Snapshot, touched: &Touched) -> usize {
+        let mut cost = 0;
+        for name in &touched.namespaces {
+            let said = self.first(&FactKey::Namespace(name.clone()), |fact| match fact {
+                Fact::Namespace(namespace) => Some(namespace.clone()),
+                _ => None,
+            });
+            cost += put(&mut next.namespaces, name, said);
+        }
+        for name in &touched.nodes {
+            let said = self.first(&FactKey::Node(name.clone()), |fact| match fact {
+                Fact::Node(node) => Some(node.clone()),
+                _ => None,
+            });
+            cost += put(&mut next.nodes, name, said);
+        }
+        for key in &touched.rejections {
+            let said =
+                self.first(&FactKey::Rejection(key.0.clone(), key.1.clone()), |fact| match fact {
+                    Fact::Rejection(rejection) => Some(rejection.clone()),
+                    _ => None,
+                });
+            cost += put(&mut next.rejections, key, said);
+        }
+        cost
+    }
+
+    fn commit_sources(&self, next: &mut Snapshot, sources: &BTreeSet<SourceId>) -> usize {
+        let mut cost = 0;
+        for id in sources {
+            let status = self.facts.sources.get(id).map(|source| SourceStatus {
+                parts: source
+                    .parts
+                    .iter()
+                    .map(|(name, part)| {
+                        let status = PartStatus {
+                            complete: part.complete,
+                            facts: part.facts,
+                            revision: part.revision.clone(),
+                        };
+                        (name.clone(), status)
+                    })
+                    .collect(),
+                lost: source.lost.clone(),
+                since_ms: source.since_ms,
+            });
+            cost += put(&mut next.sources, id, status);
+        }
+        cost
+    }
+
+    fn first<T>(&self, key: &FactKey, pick: impl Fn(&Fact) -> Option<T>) -> Option<T> {
+        self.facts.said(key).find_map(|(_, fact)| pick(fact))
+    }
+
+    /// The version that readers see.
+    pub fn version(&self) -> Version {
+        self.hub.snapshot().version()
+    }
+}
+
+/// Notes the services that have an endpoint on a Pod. Services of the Pod's own
+/// namespace only: neither selectors nor registrations reach across.
+fn touch_services_of(snapshot: &Snapshot, pod: &ObjectName, touched: &mut BTreeSet<ServiceKey>) {
+    for origin in snapshot.origins() {
+        for entry in snapshot.services_in(&origin, &pod.namespace) {
+            if entry.endpoints.iter().any(|placed| placed.endpoint.target.as_ref() == Some(pod)) {
+                touched.insert(entry.service.key.clone());
+            }
+        }
+    }
+}
+
+/// Puts or removes a value; returns what keeping the old state costs, 0 when
+/// nothing changed.
+fn put<K: Ord + Clone, V: PartialEq>(
+    map: &mut Arc<std::collections::BTreeMap<K, Arc<V>>>,
+    key: &K,
+    value: Option<V>,
+) -> usize {
+    if map.get(key).map(|old| &**old) == value.as_ref() {
+        return 0;
+    }
+    let map = Arc::make_mut(map);
+    match value {
+        Some(value) => map.insert(key.clone(), Arc::new(value)),
+        None => map.remove(key),
+    };
+    256
+}
+
+/// Roughly what one kept entry holds: the list of endpoints, and the endpoints
+/// themselves at worst.
+fn entry_cost(entry: &ServiceEntry) -> usize {
+    1024 + entry.endpoints.len() * (size_of::<Placed>() + size_of::<Endpoint>())
 }

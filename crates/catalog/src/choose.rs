@@ -49,12 +49,14 @@ fn cluster_pool<'a>(entry: &'a ServiceEntry, view: &ClientView) -> Vec<&'a Place
         return terminating(entry).collect();
     }
     if let Some(node) = &view.node
-        && let Some(near) = hinted(&ready, |hints| hints.nodes.contains(node), |h| !h.nodes.is_empty())
+        && let Some(near) =
+            hinted(&ready, |hints| hints.nodes.contains(node), |h| !h.nodes.is_empty())
     {
         return near;
     }
     if let Some(zone) = &view.zone
-        && let Some(near) = hinted(&ready, |hints| hints.zones.contains(zone), |h| !h.zones.is_empty())
+        && let Some(near) =
+            hinted(&ready, |hints| hints.zones.contains(zone), |h| !h.zones.is_empty())
     {
         return near;
     }

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use portolan_model::{Name, Namespace, Node, ObjectName, Origin, Rejection, ServiceKey, SourceId, Version, Workload};
+use portolan_model::{
+    Name, Namespace, Node, ObjectName, Origin, Rejection, ServiceKey, SourceId, Version, Workload,
+};
 
 use crate::snapshot::{ServiceEntry, SourceStatus};
 
@@ -55,11 +57,7 @@ impl Diff {
     pub fn service_keys(&self) -> impl Iterator<Item = ServiceKey> + '_ {
         self.services.iter().map(|change| {
             let ((origin, namespace), name) = &change.key;
-            ServiceKey {
-                origin: origin.clone(),
-                namespace: namespace.clone(),
-                name: name.clone(),
-            }
+            ServiceKey { origin: origin.clone(), namespace: namespace.clone(), name: name.clone() }
         })
     }
 }

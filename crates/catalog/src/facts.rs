@@ -1,1 +1,271 @@
-//! What each source has said.
+//! What each source has said, and which services its words touch.
+//!
+//! Facts are kept per source and key. A listing (`Begin` ... `Complete`) marks
+//! what it sights with its number; `Complete` removes what still carries an
+//! older number. A listing that never completes therefore removes nothing.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use portolan_model::{
+    EndpointSlice, Event, Fact, FactKey, Name, ObjectName, Origin, Service, ServiceKey, SourceId,
+};
+
+/// What a batch of events has touched.
+#[derive(Debug, Default)]
+pub(crate) struct Touched {
+    pub(crate) services: BTreeSet<ServiceKey>,
+    pub(crate) workloads: BTreeSet<ObjectName>,
+    pub(crate) namespaces: BTreeSet<Name>,
+    pub(crate) nodes: BTreeSet<Name>,
+    pub(crate) rejections: BTreeSet<(Name, ObjectName)>,
+    pub(crate) sources: BTreeSet<SourceId>,
+}
+
+/// A fact with the listing that last sighted it.
+#[derive(Debug)]
+struct Said {
+    fact: Arc<Fact>,
+    part: Name,
+    listing: u64,
+}
+
+/// One part of a source.
+#[derive(Debug, Default)]
+pub(crate) struct Part {
+    /// Number of the listing under way, or of the last one.
+    listing: u64,
+    /// The listing under way has not completed.
+    listing_open: bool,
+    pub(crate) complete: bool,
+    pub(crate) facts: usize,
+    pub(crate) revision: Name,
+}
+
+/// One source with all it has said.
+#[derive(Debug, Default)]
+pub(crate) struct Source {
+    pub(crate) parts: BTreeMap<Name, Part>,
+    pub(crate) lost: Option<Name>,
+    pub(crate) since_ms: u64,
+    said: BTreeMap<FactKey, Said>,
+}
+
+/// All that all sources have said.
+#[derive(Debug, Default)]
+pub(crate) struct Facts {
+    pub(crate) sources: BTreeMap<SourceId, Source>,
+    /// Which slices list endpoints of a service: the way from a service to its
+    /// facts without a walk over all slices.
+    slices: BTreeMap<ServiceKey, BTreeSet<(SourceId, Origin, ObjectName)>>,
+}
+
+impl Facts {
+    /// Takes one event in and notes what it touches.
+    pub(crate) fn take(
+        &mut self,
+        source_id: &SourceId,
+        revision: &Name,
+        at_ms: u64,
+        event: Event,
+        touched: &mut Touched,
+    ) {
+        let source = self.sources.entry(source_id.clone()).or_default();
+        let reconnected = source.lost.is_some() && !matches!(event, Event::Lost { .. });
+        if reconnected {
+            source.lost = None;
+            source.since_ms = at_ms;
+            touched.sources.insert(source_id.clone());
+        }
+        match event {
+            Event::Begin { part } => {
+                let part = source.parts.entry(part).or_default();
+                part.listing += 1;
+                part.listing_open = true;
+            }
+            Event::Sighting { part, key, fact } => {
+                let slot = source.parts.entry(part.clone()).or_default();
+                slot.revision = revision.clone();
+                let listing = slot.listing;
+                self.put(source_id, part, listing, key, Arc::new(*fact), touched);
+            }
+            Event::Gone { part, key } => {
+                if let Some(slot) = source.parts.get_mut(&part) {
+                    slot.revision = revision.clone();
+                }
+                self.remove(source_id, &key, touched);
+            }
+            Event::Complete { part } => {
+                let slot = source.parts.entry(part.clone()).or_default();
+                // A `Complete` without a `Begin` proves nothing.
+                if !slot.listing_open {
+                    return;
+                }
+                slot.listing_open = false;
+                slot.complete = true;
+                slot.revision = revision.clone();
+                let listing = slot.listing;
+                touched.sources.insert(source_id.clone());
+                let stale: Vec<FactKey> = source
+                    .said
+                    .iter()
+                    .filter(|(_, said)| said.part == part && said.listing < listing)
+                    .map(|(key, _)| key.clone())
+                    .collect();
+                for key in stale {
+                    self.remove(source_id, &key, touched);
+                }
+            }
+            Event::Lost { error } => {
+                if source.lost.is_none() {
+                    source.since_ms = at_ms;
+                }
+                if source.lost.as_ref() != Some(&error) {
+                    source.lost = Some(error);
+                    touched.sources.insert(source_id.clone());
+                }
+                // A listing that broke off must not complete later by accident.
+                for part in source.parts.values_mut() {
+                    part.listing_open = false;
+                }
+            }
+            Event::Alive => {}
+        }
+    }
+
+    fn put(
+        &mut self,
+        source_id: &SourceId,
+        part: Name,
+        listing: u64,
+        key: FactKey,
+        fact: Arc<Fact>,
+        touched: &mut Touched,
+    ) {
+        let Some(source) = self.sources.get_mut(source_id) else { return };
+        let old = source.said.get_mut(&key);
+        if let Some(old) = old
+            && *old.fact == *fact
+        {
+            old.listing = listing;
+            if old.part == part {
+                return;
+            }
+            old.part = part;
+            return;
+        }
+        let moved = source.said.get(&key).and_then(|old| match &*old.fact {
+            Fact::EndpointSlice(slice) => Some(slice.service.clone()),
+            _ => None,
+        });
+        if let (Some(service), FactKey::EndpointSlice(origin, object)) = (moved, &key) {
+            touched.services.insert(service.clone());
+            self.unindex(&service, source_id, origin, object);
+        }
+        if let (Fact::EndpointSlice(slice), FactKey::EndpointSlice(origin, object)) = (&*fact, &key)
+        {
+            self.slices.entry(slice.service.clone()).or_default().insert((
+                source_id.clone(),
+                origin.clone(),
+                object.clone(),
+            ));
+            touched.services.insert(slice.service.clone());
+        }
+        note(&key, touched);
+        let Some(source) = self.sources.get_mut(source_id) else { return };
+        let before = source.said.insert(key, Said { fact, part: part.clone(), listing });
+        if before.is_none()
+            && let Some(part) = source.parts.get_mut(&part)
+        {
+            part.facts += 1;
+        }
+    }
+
+    fn remove(&mut self, source_id: &SourceId, key: &FactKey, touched: &mut Touched) {
+        let Some(source) = self.sources.get_mut(source_id) else { return };
+        let Some(said) = source.said.remove(key) else { return };
+        if let Some(part) = source.parts.get_mut(&said.part) {
+            part.facts = part.facts.saturating_sub(1);
+        }
+        if let (Fact::EndpointSlice(slice), FactKey::EndpointSlice(origin, object)) =
+            (&*said.fact, key)
+        {
+            touched.services.insert(slice.service.clone());
+            self.unindex(&slice.service, source_id, origin, object);
+        }
+        note(key, touched);
+    }
+
+    fn unindex(
+        &mut self,
+        service: &ServiceKey,
+        source: &SourceId,
+        origin: &Origin,
+        object: &ObjectName,
+    ) {
+        if let Some(slices) = self.slices.get_mut(service) {
+            slices.remove(&(source.clone(), origin.clone(), object.clone()));
+            if slices.is_empty() {
+                self.slices.remove(service);
+            }
+        }
+    }
+
+    /// What the sources say under one key, in order of their names.
+    pub(crate) fn said<'a>(
+        &'a self,
+        key: &'a FactKey,
+    ) -> impl Iterator<Item = (&'a SourceId, &'a Arc<Fact>)> {
+        self.sources.iter().filter_map(move |(id, source)| Some((id, &source.said.get(key)?.fact)))
+    }
+
+    /// The declarations of a service, in order of source names.
+    pub(crate) fn declarations(&self, key: &ServiceKey) -> Vec<(SourceId, Arc<Service>)> {
+        let fact_key = FactKey::Service(key.clone());
+        self.said(&fact_key)
+            .filter_map(|(id, fact)| match &**fact {
+                Fact::Service(service) => Some((id.clone(), Arc::new(service.clone()))),
+                _ => None,
+            })
+            .collect()
+    }
+
+    /// The slices of a service, in order of source, origin and name.
+    pub(crate) fn slices<'a>(
+        &'a self,
+        key: &ServiceKey,
+    ) -> impl Iterator<Item = &'a EndpointSlice> + use<'a> {
+        self.slices.get(key).into_iter().flatten().filter_map(|(source, origin, object)| {
+            let key = FactKey::EndpointSlice(origin.clone(), object.clone());
+            match &*self.sources.get(source)?.said.get(&key)?.fact {
+                Fact::EndpointSlice(slice) => Some(slice),
+                _ => None,
+            }
+        })
+    }
+}
+
+/// Notes what a fact of this key touches by itself.
+fn note(key: &FactKey, touched: &mut Touched) {
+    match key {
+        FactKey::Namespace(name) => {
+            touched.namespaces.insert(name.clone());
+        }
+        FactKey::Node(name) => {
+            touched.nodes.insert(name.clone());
+        }
+        FactKey::Workload(name) => {
+            touched.workloads.insert(name.clone());
+        }
+        FactKey::Service(key) => {
+            touched.services.insert(key.clone());
+        }
+        FactKey::Rejection(kind, name) => {
+            touched.rejections.insert((kind.clone(), name.clone()));
+        }
+        // The service it belongs to is in the fact, not in the key.
+        FactKey::EndpointSlice(..) => {}
+    }
+}

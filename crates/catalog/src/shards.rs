@@ -47,7 +47,10 @@ impl<O: Ord + Clone, I: Ord + Clone, V: PartialEq> Shards<O, I, V> {
     }
 
     /// All values of one shard, in order.
-    pub fn shard<'a>(&'a self, outer: &O) -> impl Iterator<Item = (&'a I, &'a Arc<V>)> + use<'a, O, I, V> {
+    pub fn shard<'a>(
+        &'a self,
+        outer: &O,
+    ) -> impl Iterator<Item = (&'a I, &'a Arc<V>)> + use<'a, O, I, V> {
         self.shards.get(outer).into_iter().flat_map(|shard| shard.iter())
     }
 
@@ -58,9 +61,9 @@ impl<O: Ord + Clone, I: Ord + Clone, V: PartialEq> Shards<O, I, V> {
 
     /// All values, in order.
     pub fn iter(&self) -> impl Iterator<Item = (&O, &I, &Arc<V>)> {
-        self.shards
-            .iter()
-            .flat_map(|(outer, shard)| shard.iter().map(move |(inner, value)| (outer, inner, value)))
+        self.shards.iter().flat_map(|(outer, shard)| {
+            shard.iter().map(move |(inner, value)| (outer, inner, value))
+        })
     }
 
     /// How many values.
@@ -135,7 +138,11 @@ pub(crate) fn diff_map<K: Ord, V: PartialEq, Full>(
             _ => false,
         };
         if !same {
-            changes.push(Change { key: key(inner), before: before.cloned(), after: after.cloned() });
+            changes.push(Change {
+                key: key(inner),
+                before: before.cloned(),
+                after: after.cloned(),
+            });
         }
     });
 }

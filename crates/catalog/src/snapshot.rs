@@ -1,10 +1,6 @@
 //! A snapshot: the whole catalog at one version, as a value.
 
-use std::{
-    collections::BTreeMap,
-    net::IpAddr,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use portolan_model::{
     Name, Namespace, Node, ObjectName, Origin, Placed, Reason, Rejection, Service, ServiceKey,

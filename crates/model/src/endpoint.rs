@@ -29,11 +29,7 @@ impl Conditions {
         terminating: Option<bool>,
     ) -> Self {
         let ready = ready.unwrap_or(true);
-        Self {
-            ready,
-            serving: serving.unwrap_or(ready),
-            terminating: terminating.unwrap_or(false),
-        }
+        Self { ready, serving: serving.unwrap_or(ready), terminating: terminating.unwrap_or(false) }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::Name;
+use crate::{Name, Reason, ServiceKey};
 
 /// The kinds of face.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -87,4 +87,17 @@ pub struct ClientView {
     pub node: Option<Name>,
     /// The client's dialect.
     pub flavour: Flavour,
+}
+
+/// Something that a face cannot show, though the catalog hands it out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// Which face.
+    pub face: Face,
+    /// Of which service.
+    pub service: ServiceKey,
+    /// On which port.
+    pub port: u16,
+    /// Why, and what to do.
+    pub reason: Reason,
 }

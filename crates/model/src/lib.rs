@@ -25,8 +25,10 @@ mod sighting;
 mod version;
 mod world;
 
-pub use endpoint::{Conditions, Endpoint, EndpointPort, EndpointSlice, Hints, Placed, State, Verdict};
-pub use face::{ClientView, Face, FaceId, Flavour};
+pub use endpoint::{
+    Conditions, Endpoint, EndpointPort, EndpointSlice, Hints, Placed, State, Verdict,
+};
+pub use face::{ClientView, Face, FaceId, Flavour, Problem};
 pub use key::{Name, ObjectName, Origin, ServiceKey, name};
 pub use reason::{CODES, Code, CodeInfo, Reason, Stage};
 pub use service::{

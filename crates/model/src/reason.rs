@@ -228,11 +228,7 @@ impl Reason {
     /// What it means here, in one sentence and the case.
     pub fn text(&self) -> String {
         let text = self.code.info().text;
-        if self.detail.is_empty() {
-            text.to_owned()
-        } else {
-            format!("{} {}", text, self.detail)
-        }
+        if self.detail.is_empty() { text.to_owned() } else { format!("{} {}", text, self.detail) }
     }
 
     /// What to do.

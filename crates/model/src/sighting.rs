@@ -5,7 +5,10 @@
 //! catalog only by `Gone`, or by being absent from a listing that completed:
 //! a listing that breaks off takes nothing away.
 
-use crate::{EndpointSlice, Name, Namespace, Node, ObjectName, Origin, Rejection, Service, ServiceKey, Workload};
+use crate::{
+    EndpointSlice, Name, Namespace, Node, ObjectName, Origin, Rejection, Service, ServiceKey,
+    Workload,
+};
 
 /// Names a source: `kubernetes`, `pods`, or the configured name of another.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -16,11 +16,13 @@
 mod backoff;
 mod clock;
 mod metrics;
+mod problems;
 mod readiness;
 mod tasks;
 
 pub use backoff::Backoff;
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use metrics::Metrics;
+pub use problems::{FaceProblems, Problems};
 pub use readiness::{BlockReady, Readiness};
 pub use tasks::{Shutdown, Tasks};
