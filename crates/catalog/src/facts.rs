@@ -48,7 +48,8 @@ pub(crate) struct Part {
 #[derive(Debug, Default)]
 pub(crate) struct Source {
     pub(crate) parts: BTreeMap<Name, Part>,
-    pub(crate) lost: Option<Name>,
+    /// Parts that are not connected, and why.
+    pub(crate) lost: BTreeMap<Name, Name>,
     pub(crate) since_ms: u64,
     said: BTreeMap<FactKey, Said>,
 }
@@ -73,9 +74,7 @@ impl Facts {
         touched: &mut Touched,
     ) {
         let source = self.sources.entry(source_id.clone()).or_default();
-        let reconnected = source.lost.is_some() && !matches!(event, Event::Lost { .. });
-        if reconnected {
-            source.lost = None;
+        if !matches!(event, Event::Lost { .. }) && source.lost.remove(event.part()).is_some() {
             source.since_ms = at_ms;
             touched.sources.insert(source_id.clone());
         }
@@ -118,20 +117,18 @@ impl Facts {
                     self.remove(source_id, &key, touched);
                 }
             }
-            Event::Lost { error } => {
-                if source.lost.is_none() {
+            Event::Lost { part, error } => {
+                if source.lost.is_empty() {
                     source.since_ms = at_ms;
                 }
-                if source.lost.as_ref() != Some(&error) {
-                    source.lost = Some(error);
+                // A listing that broke off must not complete later by accident.
+                source.parts.entry(part.clone()).or_default().listing_open = false;
+                if source.lost.get(&part) != Some(&error) {
+                    source.lost.insert(part, error);
                     touched.sources.insert(source_id.clone());
                 }
-                // A listing that broke off must not complete later by accident.
-                for part in source.parts.values_mut() {
-                    part.listing_open = false;
-                }
             }
-            Event::Alive => {}
+            Event::Alive { .. } => {}
         }
     }
 

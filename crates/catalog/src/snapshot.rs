@@ -54,8 +54,8 @@ pub struct PartStatus {
 pub struct SourceStatus {
     /// Its parts.
     pub parts: BTreeMap<Name, PartStatus>,
-    /// Why it is not connected, when it is not.
-    pub lost: Option<Name>,
+    /// Parts that are not connected, and why.
+    pub lost: BTreeMap<Name, Name>,
     /// Since when it has been connected, or not, in milliseconds of Unix time.
     pub since_ms: u64,
 }

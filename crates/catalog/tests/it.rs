@@ -32,6 +32,10 @@ fn complete() -> Event {
     Event::Complete { part: name(PART) }
 }
 
+fn lost() -> Event {
+    Event::Lost { part: name(PART), error: name("reset") }
+}
+
 fn sight((key, fact): (FactKey, Fact)) -> Event {
     Event::Sighting { part: name(PART), key, fact: Box::new(fact) }
 }
@@ -131,7 +135,7 @@ fn a_listing_that_breaks_off_takes_nothing_away() {
     let events = [begin(), sight(service("a")), sight(slice("a-1", "a", one)), complete()];
     catalog.apply(events.map(|event| report("k", event)), 3);
     assert_eq!(served(&hub.snapshot(), "a"), [address(2)]);
-    assert!(hub.snapshot().sources()[&SourceId::new("k")].lost.is_none());
+    assert!(hub.snapshot().sources()[&SourceId::new("k")].lost.is_empty());
 }
 
 #[test]
@@ -179,7 +183,12 @@ fn nothing_new_makes_no_version() {
     assert!(catalog.apply([report("k", sight(service("a")))], 1).is_some());
     let version = hub.snapshot().version();
     assert!(
-        catalog.apply([report("k", sight(service("a"))), report("k", Event::Alive)], 2).is_none()
+        catalog
+            .apply(
+                [report("k", sight(service("a"))), report("k", Event::Alive { part: name(PART) })],
+                2
+            )
+            .is_none()
     );
     assert_eq!(hub.snapshot().version(), version);
 }
@@ -256,7 +265,7 @@ fn any_event() -> impl Strategy<Value = Event> {
         2 => any_fact().prop_map(|(key, _)| gone(key)),
         1 => Just(begin()),
         1 => Just(complete()),
-        1 => Just(Event::Lost { error: name("lost") }),
+        1 => Just(lost()),
     ]
 }
 

@@ -94,15 +94,34 @@ pub enum Event {
         /// Which part.
         part: Name,
     },
-    /// The source lost its connection. Its last good state stays, and its age
-    /// is published.
+    /// A part lost its connection. Its last good state stays, its age is
+    /// published, and a listing of it that was under way counts for nothing.
     Lost {
+        /// Which part.
+        part: Name,
         /// What went wrong, for people.
         error: Name,
     },
-    /// The source is connected and up to date, even where nothing changed
+    /// A part is connected and up to date, even where nothing changed
     /// (bookmarks, heartbeats).
-    Alive,
+    Alive {
+        /// Which part.
+        part: Name,
+    },
+}
+
+impl Event {
+    /// The part that speaks.
+    pub fn part(&self) -> &Name {
+        match self {
+            Self::Begin { part }
+            | Self::Sighting { part, .. }
+            | Self::Gone { part, .. }
+            | Self::Complete { part }
+            | Self::Lost { part, .. }
+            | Self::Alive { part } => part,
+        }
+    }
 }
 
 /// An event with its origin in time and space.
