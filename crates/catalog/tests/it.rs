@@ -124,11 +124,12 @@ fn a_listing_that_breaks_off_takes_nothing_away() {
 
     // The list is cut after its first page; the connection is lost; a stray
     // Complete arrives. Nothing may leave.
-    let events = [begin(), sight(service("b")), Event::Lost { error: name("reset") }, complete()];
-    catalog.apply(events.map(|event| report("k", event)), 2);
+    catalog.apply([begin(), sight(service("b")), lost()].map(|event| report("k", event)), 2);
     assert_eq!(served(&hub.snapshot(), "a"), [address(1), address(2)]);
-    let lost = hub.snapshot().sources()[&SourceId::new("k")].lost.clone();
-    assert_eq!(lost.as_deref(), Some("reset"));
+    let why = hub.snapshot().sources()[&SourceId::new("k")].lost.get(PART).cloned();
+    assert_eq!(why.as_deref(), Some("reset"));
+    catalog.apply([report("k", complete())], 2);
+    assert_eq!(served(&hub.snapshot(), "a"), [address(1), address(2)]);
 
     // A whole list without it takes it away.
     let one = vec![endpoint(2, Conditions::READY)];
