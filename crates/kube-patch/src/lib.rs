@@ -1,1 +1,32 @@
-//! Kubernetes patches as pure functions over JSON: JSON patch, merge patch, strategic merge patch, server-side apply.
+#![forbid(unsafe_code)]
+#![deny(missing_docs)]
+//! Kubernetes patches as pure functions over JSON: JSON patch, merge patch, strategic merge patch,
+//! server-side apply.
+//!
+//! ```text
+//! document + patch (+ schema of the kind) ──▶ new document, or a PatchError with its HTTP code
+//! ```
+//!
+//! | function | patch content type |
+//! |---|---|
+//! | [`json_patch()`] | `application/json-patch+json` |
+//! | [`merge_patch`] | `application/merge-patch+json` |
+//! | [`strategic_merge`] | `application/strategic-merge-patch+json` |
+//!
+//! No I/O, no clock, no global state but the built-in tables. Documents are `serde_json::Value`,
+//! unknown fields stay as they are, and nothing changes when a patch fails. Strategic merge needs to
+//! know, field by field, which lists merge and by what key: [`schema_for`] knows the built-in kinds,
+//! [`Schema::from_openapi`] reads any other.
+//!
+//! Recursion follows the depth of the documents; parse them with a depth limit (`serde_json` stops
+//! at 128 by itself).
+
+mod error;
+mod json;
+pub mod schema;
+mod strategic;
+
+pub use error::{Cause, PatchError};
+pub use json::{MAX_JSON_PATCH_COPY_BYTES, MAX_JSON_PATCH_OPERATIONS, json_patch, merge_patch};
+pub use schema::{Schema, schema_for};
+pub use strategic::strategic_merge;

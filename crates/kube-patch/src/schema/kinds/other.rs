@@ -1,0 +1,102 @@
+//! Services, nodes, storage, policy, and the rest.
+
+use super::common::{CONDITIONS, CONDITIONS_STATUS, OBJECT_META};
+use super::pod::CLAIM_SPEC;
+use crate::schema::declare::{ANY, ATOMIC, Field, Type, atomic, keyed, member, set};
+
+const METADATA: Field = member("metadata", &OBJECT_META);
+const STATUS: Field = member("status", &CONDITIONS_STATUS);
+
+pub(super) static SERVICE: Type = Type::of(&[METADATA, member("spec", &SERVICE_SPEC), STATUS]);
+static SERVICE_SPEC: Type = Type::of(&[
+    // Server-side apply tells 53/UDP from 53/TCP; strategic merge does not.
+    keyed("ports", &["port", "protocol"], &ANY).default_key("protocol", "TCP"),
+    atomic("selector"),
+]);
+
+pub(super) static SERVICE_ACCOUNT: Type =
+    Type::of(&[METADATA, keyed("secrets", &["name"], &ATOMIC)]);
+
+pub(super) static NODE: Type =
+    Type::of(&[METADATA, member("spec", &NODE_SPEC), member("status", &NODE_STATUS)]);
+static NODE_SPEC: Type = Type::of(&[set("podCIDRs").merged()]);
+static NODE_STATUS: Type = Type::of(&[CONDITIONS, keyed("addresses", &["type"], &ANY)]);
+
+pub(super) static EVENT_CORE: Type =
+    Type::of(&[METADATA, atomic("involvedObject"), atomic("related")]);
+pub(super) static EVENT: Type = Type::of(&[METADATA, atomic("regarding"), atomic("related")]);
+
+pub(super) static RESOURCE_QUOTA: Type = Type::of(&[METADATA, member("spec", &QUOTA_SPEC)]);
+static QUOTA_SPEC: Type = Type::of(&[atomic("scopeSelector")]);
+
+pub(super) static PERSISTENT_VOLUME: Type = Type::of(&[METADATA, member("spec", &VOLUME_SPEC)]);
+static VOLUME_SPEC: Type = Type::of(&[
+    // Granular, though an object reference elsewhere is owned as a whole.
+    member("claimRef", &ANY),
+    member("nodeAffinity", &VOLUME_AFFINITY),
+    member("cephfs", &WITH_SECRET),
+    member("cinder", &WITH_SECRET),
+    member("csi", &CSI_VOLUME),
+    member("flexVolume", &WITH_SECRET),
+    member("iscsi", &WITH_SECRET),
+    member("rbd", &WITH_SECRET),
+    member("scaleIO", &WITH_SECRET),
+    member("storageos", &WITH_SECRET),
+]);
+static VOLUME_AFFINITY: Type = Type::of(&[atomic("required")]);
+static WITH_SECRET: Type = Type::of(&[atomic("secretRef")]);
+static CSI_VOLUME: Type = Type::of(&[
+    atomic("controllerPublishSecretRef"),
+    atomic("nodeStageSecretRef"),
+    atomic("nodePublishSecretRef"),
+    atomic("controllerExpandSecretRef"),
+    atomic("nodeExpandSecretRef"),
+]);
+
+pub(super) static PERSISTENT_VOLUME_CLAIM: Type =
+    Type::of(&[METADATA, member("spec", &CLAIM_SPEC), STATUS]);
+
+pub(super) static INGRESS: Type = Type::of(&[METADATA, member("spec", &INGRESS_SPEC)]);
+static INGRESS_SPEC: Type = Type::of(&[member("defaultBackend", &BACKEND)]);
+static BACKEND: Type = Type::of(&[member("service", &BACKEND_SERVICE), atomic("resource")]);
+static BACKEND_SERVICE: Type = Type::of(&[atomic("port")]);
+
+pub(super) static NETWORK_POLICY: Type =
+    Type::of(&[METADATA, member("spec", &NETWORK_POLICY_SPEC)]);
+static NETWORK_POLICY_SPEC: Type = Type::of(&[atomic("podSelector")]);
+
+pub(super) static ROLE_BINDING: Type = Type::of(&[METADATA, atomic("roleRef")]);
+
+pub(super) static POD_DISRUPTION_BUDGET: Type =
+    Type::of(&[METADATA, member("spec", &BUDGET_SPEC), STATUS]);
+static BUDGET_SPEC: Type = Type::of(&[atomic("selector").replaced()]);
+
+pub(super) static AUTOSCALER: Type =
+    Type::of(&[METADATA, member("spec", &AUTOSCALER_SPEC), STATUS]);
+pub(super) static AUTOSCALER_V1: Type = Type::of(&[METADATA, member("spec", &AUTOSCALER_SPEC)]);
+static AUTOSCALER_SPEC: Type = Type::of(&[atomic("scaleTargetRef")]);
+
+pub(super) static CSI_DRIVER: Type = Type::of(&[METADATA, member("spec", &CSI_DRIVER_SPEC)]);
+static CSI_DRIVER_SPEC: Type = Type::of(&[set("volumeLifecycleModes")]);
+pub(super) static CSI_NODE: Type = Type::of(&[METADATA, member("spec", &CSI_NODE_SPEC)]);
+static CSI_NODE_SPEC: Type = Type::of(&[keyed("drivers", &["name"], &ANY)]);
+
+pub(super) static RUNTIME_CLASS: Type = Type::of(&[METADATA, member("scheduling", &SCHEDULING)]);
+static SCHEDULING: Type = Type::of(&[atomic("nodeSelector")]);
+
+pub(super) static WEBHOOK_CONFIGURATION: Type =
+    Type::of(&[METADATA, keyed("webhooks", &["name"], &WEBHOOK)]);
+static WEBHOOK: Type = Type::of(&[
+    keyed("matchConditions", &["name"], &ANY),
+    atomic("namespaceSelector"),
+    atomic("objectSelector"),
+]);
+
+pub(super) static SIGNING_REQUEST: Type = Type::of(&[METADATA, member("status", &SIGNING_STATUS)]);
+static SIGNING_STATUS: Type = Type::of(&[CONDITIONS.replaced()]);
+
+pub(super) static CUSTOM_RESOURCE_DEFINITION: Type =
+    Type::of(&[METADATA, member("status", &DEFINITION_STATUS)]);
+static DEFINITION_STATUS: Type = Type::of(&[CONDITIONS.replaced()]);
+
+pub(super) static API_SERVICE: Type = Type::of(&[METADATA, STATUS]);
