@@ -21,6 +21,9 @@
 //! at an older revision are the present index with the window's later events
 //! taken back. The window does not outlive the process.
 
+mod disk;
+mod gate;
+mod lock;
 mod state;
 mod watcher;
 mod writer;
@@ -37,6 +40,7 @@ use tokio::sync::{mpsc, oneshot};
 
 pub use self::watcher::Watcher;
 use self::{
+    disk::Disk,
     state::{Shared, State},
     writer::{Command, Writer},
 };
@@ -187,6 +191,9 @@ pub enum WriteError {
         /// The limit.
         limit: usize,
     },
+    /// A part of the key holds a NUL, which separates the parts on the disk.
+    #[error("the name {0:?} holds a NUL character")]
+    BadKey(String),
     /// The store was closed.
     #[error("the store is closed")]
     Closed,
@@ -232,9 +239,9 @@ pub enum OpenError {
         /// The data file.
         path: PathBuf,
         /// The format found.
-        found: u64,
+        found: String,
         /// The newest format known here.
-        supported: u64,
+        supported: String,
     },
     /// Torn, overwritten, or no store at all.
     #[error(
@@ -334,18 +341,32 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens a store, or makes a new one where there is none.
+    /// Opens a store, or makes a new one where there is none. It starts one thread,
+    /// and needs no async runtime.
     pub fn open(backend: Backend, options: Options) -> Result<Store, OpenError> {
-        let _ = backend;
-        let shared = Arc::new(Shared::new(State::new(
-            state::FIRST_REVISION,
-            options.history_events,
-            options.history_bytes,
-        )));
+        let (path, found) = match backend {
+            Backend::Memory => (PathBuf::from("(memory)"), None),
+            Backend::File(path) => {
+                let found = Disk::open_file(&path, options.fsync)?;
+                (path, Some(found))
+            }
+            Backend::Storage(storage) => {
+                let name = PathBuf::from("(storage)");
+                let found = Disk::open_storage(storage, options.fsync, &name)?;
+                (name, Some(found))
+            }
+        };
+        let revision = found.as_ref().map_or(state::FIRST_REVISION, |found| found.revision);
+        let mut state = State::new(revision, options.history_events, options.history_bytes);
+        let disk = found.map(|found| {
+            found.records.into_iter().for_each(|record| state.load(record));
+            found.disk
+        });
+        let shared = Arc::new(Shared::new(state));
         let (writes, queue) = mpsc::channel(QUEUE_WRITES_MAX);
-        Writer::new(shared.clone(), queue)
+        Writer::new(shared.clone(), queue, disk)
             .spawn()
-            .map_err(|source| OpenError::Io { path: PathBuf::from("(thread)"), source })?;
+            .map_err(|source| OpenError::Io { path, source })?;
         Ok(Store { shared, writes })
     }
 

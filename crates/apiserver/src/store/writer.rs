@@ -17,7 +17,7 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
-    Encode, Event, EventKind, Expect, Key, OBJECT_BYTES_MAX, Record, Write, WriteError,
+    Encode, Event, EventKind, Expect, Key, OBJECT_BYTES_MAX, Record, Write, WriteError, disk::Disk,
     state::Shared,
 };
 
@@ -40,6 +40,8 @@ pub(super) enum Command {
 pub(super) struct Writer {
     shared: Arc<Shared>,
     queue: mpsc::Receiver<Command>,
+    /// `None` in memory, and once the store is closed.
+    disk: Option<Disk>,
     /// The disk's first failure, after which nothing is written any more.
     failed: Option<Arc<io::Error>>,
 }
@@ -57,8 +59,12 @@ struct Batch {
 }
 
 impl Writer {
-    pub(super) fn new(shared: Arc<Shared>, queue: mpsc::Receiver<Command>) -> Self {
-        Writer { shared, queue, failed: None }
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        queue: mpsc::Receiver<Command>,
+        disk: Option<Disk>,
+    ) -> Self {
+        Writer { shared, queue, disk, failed: None }
     }
 
     pub(super) fn spawn(self) -> io::Result<()> {
@@ -111,6 +117,9 @@ impl Writer {
             return Err(WriteError::Io(error.clone()));
         }
         let Write { mut key, expect, encode } = write;
+        if [&key.resource, &key.namespace, &key.name].iter().any(|part| part.contains('\0')) {
+            return Err(WriteError::BadKey(key.to_string()));
+        }
         let current = match batch.after.get(&key) {
             Some(record) => record.clone(),
             None => self.shared.read().get(&key),
@@ -138,14 +147,42 @@ impl Writer {
     }
 
     /// Makes a batch durable, visible and known, in this order.
-    fn finish(&mut self, batch: Batch) {
+    fn finish(&mut self, mut batch: Batch) {
         if !batch.events.is_empty() {
-            let published = self.shared.write().publish(batch.events);
-            published.wake();
+            match self.commit(&batch) {
+                Ok(()) => {
+                    let published = self.shared.write().publish(batch.events);
+                    published.wake();
+                }
+                Err(error) => batch.fail(&error),
+            }
         }
         for (reply, answer) in batch.answers {
             // The caller may have gone; its write stands.
             drop(reply.send(answer));
+        }
+    }
+
+    /// After a failed sync nobody knows what the disk holds, and a second sync
+    /// would succeed without having written it. So the first failure is the end
+    /// of writing; to open the store anew reads what there really is.
+    fn commit(&mut self, batch: &Batch) -> Result<(), Arc<io::Error>> {
+        let Some(disk) = &mut self.disk else { return Ok(()) };
+        disk.commit(&batch.after, &batch.events).map_err(|error| {
+            tracing::error!(%error, "cannot write to the store; it is read-only until a restart");
+            let error = Arc::new(error);
+            self.failed = Some(error.clone());
+            error
+        })
+    }
+}
+
+impl Batch {
+    /// None of the batch took place. Its conflicts saw writes that did not
+    /// either, so that they fail as well.
+    fn fail(&mut self, error: &Arc<io::Error>) {
+        for (_, answer) in &mut self.answers {
+            *answer = Err(WriteError::Io(error.clone()));
         }
     }
 }
@@ -155,6 +192,8 @@ impl Drop for Writer {
     fn drop(&mut self) {
         self.queue.close();
         while self.queue.try_recv().is_ok() {}
+        // Closes the file and gives up the lock, before anybody hears of it.
+        self.disk = None;
         self.shared.closed.send_replace(true);
         self.shared.read().wake_all();
     }
