@@ -1,1 +1,6 @@
 //! The embedded cluster: API server, controllers and the runner of Pods.
+#![forbid(unsafe_code)]
+
+pub mod informer;
+pub mod object;
+pub mod queue;
