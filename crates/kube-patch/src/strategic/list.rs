@@ -250,7 +250,10 @@ fn merge_one_ordered(
     };
     let key = rule.key();
     check_order(new.as_deref().unwrap_or_default(), &order, field, key)?;
-    let live = Ranks::of(old.as_deref().unwrap_or_default(), key);
+    let live = match (&old, &new, key) {
+        (Some(old), Some(new), Some(key)) => Ranks::of(refilled(old, new, key), Some(key)),
+        _ => Ranks::of(old.as_deref().unwrap_or_default(), key),
+    };
     let merged = match (old, new) {
         (None, None) => return Ok(None),
         (Some(old), None) => old,
@@ -266,6 +269,24 @@ fn merge_one_ordered(
         }
     }
     Ok(Some(arrange(merged, &Ranks::of(&order, key), &live, key)))
+}
+
+/// The live list as a reference for order, where new elements take the places that deleted ones
+/// leave: with `[1, 2, 4]` live, deleting 1 and adding 3 orders by `[2, 4, 3]`, and adding 3 alone
+/// by `[1, 2, 4]`. (Upstream this follows from deleting and appending in place; its tests fix it.)
+fn refilled<'a>(old: &'a [Value], new: &'a [Value], key: &str) -> Vec<&'a Value> {
+    if new.iter().any(|element| patch_word(element).is_some_and(|w| w == directive::REPLACE)) {
+        return old.iter().collect();
+    }
+    let (deletions, additions): (Vec<&Value>, Vec<&Value>) =
+        new.iter().partition(|element| patch_word(element).is_some());
+    let doomed: HashSet<String> = deletions.iter().map(|e| identity(e, Some(key))).collect();
+    let kept = old.iter().filter(|element| !doomed.contains(&identity(element, Some(key))));
+    let mut order: Vec<&Value> = kept.collect();
+    let mut seen: HashSet<String> = order.iter().map(|e| identity(e, Some(key))).collect();
+    order.extend(additions.into_iter().filter(|e| seen.insert(identity(e, Some(key)))));
+    order.truncate(old.len());
+    order
 }
 
 fn inferred_key(order: &[Value]) -> Option<String> {

@@ -21,9 +21,9 @@ pub(super) fn identity(element: &Value, key: Option<&str>) -> String {
 pub(super) struct Ranks(HashMap<String, usize>);
 
 impl Ranks {
-    pub(super) fn of(list: &[Value], key: Option<&str>) -> Self {
-        let mut ranks = HashMap::with_capacity(list.len());
-        for (rank, element) in list.iter().enumerate() {
+    pub(super) fn of<'a>(list: impl IntoIterator<Item = &'a Value>, key: Option<&str>) -> Self {
+        let mut ranks = HashMap::new();
+        for (rank, element) in list.into_iter().enumerate() {
             ranks.entry(identity(element, key)).or_insert(rank);
         }
         Self(ranks)
