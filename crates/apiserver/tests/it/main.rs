@@ -1,0 +1,3 @@
+//! The embedded API from outside, one module per room.
+
+mod store;

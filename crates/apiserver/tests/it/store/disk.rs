@@ -1,0 +1,203 @@
+//! A disk whose plug can be pulled.
+//!
+//! Writes go to what a running system sees; only a sync makes them lasting.
+//! When the power fails, of what was not synced each sector survives or not by
+//! the throw of a seeded die, whatever the order in which it was written, and so
+//! does a change of the file's length: lost, reordered and torn writes in one.
+
+use std::{
+    io,
+    sync::{Arc, Mutex, MutexGuard},
+};
+
+use rand::{Rng, SeedableRng, rngs::StdRng, seq::SliceRandom};
+use redb::StorageBackend;
+
+/// What a disk writes whole or not at all.
+const SECTOR_BYTES: usize = 512;
+
+/// Clones are handles on the same disk.
+#[derive(Clone, Debug)]
+pub struct Disk(Arc<Mutex<Inner>>);
+
+#[derive(Debug)]
+struct Inner {
+    /// What a running system reads.
+    visible: Vec<u8>,
+    /// What is surely there after a power failure.
+    lasting: Vec<u8>,
+    unsynced: Vec<Change>,
+    /// Writes and syncs until the power fails by itself.
+    countdown: Option<u64>,
+    /// How many there were.
+    operations: u64,
+    off: bool,
+}
+
+#[derive(Debug)]
+enum Change {
+    Write(usize, Vec<u8>),
+    SetLen(usize),
+}
+
+impl Disk {
+    pub fn new(contents: Vec<u8>) -> Disk {
+        Disk(Arc::new(Mutex::new(Inner {
+            visible: contents.clone(),
+            lasting: contents,
+            unsynced: Vec::new(),
+            countdown: None,
+            operations: 0,
+            off: false,
+        })))
+    }
+
+    /// The power fails after so many more writes and syncs, in the middle of one.
+    pub fn fail_after(&self, operations: u64) {
+        self.inner().countdown = Some(operations);
+    }
+
+    pub fn operations(&self) -> u64 {
+        self.inner().operations
+    }
+
+    /// Pulls the plug now, if it has not failed already; returns what is found
+    /// on the disk when the power is back.
+    pub fn pull_the_plug(&self, dice: &mut StdRng) -> Vec<u8> {
+        let mut inner = self.inner();
+        inner.off = true;
+        let changes = std::mem::take(&mut inner.unsynced);
+        survivors(inner.lasting.clone(), changes, dice)
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap()
+    }
+}
+
+/// Applies some of the changes.
+fn survivors(mut disk: Vec<u8>, changes: Vec<Change>, dice: &mut StdRng) -> Vec<u8> {
+    // From "nothing had been written" to "all of it had, only the answer was lost".
+    let chance = *[0.0, 0.1, 0.5, 0.9, 1.0].get(dice.random_range(0..5)).unwrap();
+    let mut lengths = vec![disk.len()];
+    let mut sectors = Vec::new();
+    for change in changes {
+        match change {
+            Change::SetLen(len) => lengths.push(len),
+            Change::Write(offset, data) => {
+                let mut from = 0;
+                while from < data.len() {
+                    let into_sector = (offset + from) % SECTOR_BYTES;
+                    let to = data.len().min(from + SECTOR_BYTES - into_sector);
+                    sectors.push((offset + from, data[from..to].to_vec()));
+                    from = to;
+                }
+            }
+        }
+    }
+    disk.resize(lengths[dice.random_range(0..lengths.len())], 0);
+    // Written in any order: of two writes to one sector either may be the last.
+    sectors.shuffle(dice);
+    for (offset, data) in sectors {
+        if dice.random_bool(chance) && offset + data.len() <= disk.len() {
+            disk[offset..offset + data.len()].copy_from_slice(&data);
+        }
+    }
+    disk
+}
+
+impl Inner {
+    /// Counts an operation; an error when the power fails before it is done.
+    fn count(&mut self) -> io::Result<()> {
+        self.operations += 1;
+        if let Some(countdown) = &mut self.countdown {
+            self.off |= *countdown == 0;
+            *countdown = countdown.saturating_sub(1);
+        }
+        self.on()
+    }
+
+    fn on(&self) -> io::Result<()> {
+        if self.off { Err(io::Error::other("the power is off")) } else { Ok(()) }
+    }
+}
+
+impl StorageBackend for Disk {
+    fn len(&self) -> io::Result<u64> {
+        let inner = self.inner();
+        inner.on()?;
+        Ok(inner.visible.len() as u64)
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        let inner = self.inner();
+        inner.on()?;
+        let from = offset as usize;
+        let found = inner.visible.get(from..from + out.len());
+        out.copy_from_slice(found.ok_or(io::ErrorKind::UnexpectedEof)?);
+        Ok(())
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        let mut inner = self.inner();
+        let done = inner.count();
+        inner.visible.resize(len as usize, 0);
+        inner.unsynced.push(Change::SetLen(len as usize));
+        done
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        let mut inner = self.inner();
+        inner.count()?;
+        for change in std::mem::take(&mut inner.unsynced) {
+            match change {
+                Change::SetLen(len) => inner.lasting.resize(len, 0),
+                Change::Write(offset, data) => {
+                    let end = offset + data.len();
+                    if inner.lasting.len() < end {
+                        inner.lasting.resize(end, 0);
+                    }
+                    inner.lasting[offset..end].copy_from_slice(&data);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        let mut inner = self.inner();
+        // The write that the failure hits may still reach the disk, as any other.
+        let was_on = inner.on();
+        let done = inner.count();
+        if was_on.is_ok() {
+            let (from, end) = (offset as usize, offset as usize + data.len());
+            if inner.visible.len() < end {
+                inner.visible.resize(end, 0);
+            }
+            inner.visible[from..end].copy_from_slice(data);
+            inner.unsynced.push(Change::Write(from, data.to_vec()));
+        }
+        done
+    }
+}
+
+#[test]
+fn what_was_synced_lasts_and_the_rest_is_up_to_the_dice() {
+    let mut outcomes = std::collections::BTreeSet::new();
+    for seed in 0..200 {
+        let disk = Disk::new(Vec::new());
+        disk.set_len(2048).unwrap();
+        disk.write(0, &[1; 2048]).unwrap();
+        disk.sync_data().unwrap();
+        disk.write(512, &[2; 1024]).unwrap();
+        disk.write(512, &[3; 512]).unwrap();
+        let found = disk.pull_the_plug(&mut StdRng::seed_from_u64(seed));
+        assert!(disk.write(0, &[4]).is_err() && disk.sync_data().is_err());
+        assert_eq!(found[..512], [1; 512]);
+        assert_eq!(found[1536..], [1; 512]);
+        assert_eq!(found.len(), 2048);
+        outcomes.insert((found[512], found[1024]));
+    }
+    let all = [(1, 1), (1, 2), (2, 1), (2, 2), (3, 1), (3, 2)];
+    assert_eq!(outcomes, all.into());
+}

@@ -1,0 +1,195 @@
+//! Power failures at any moment: during commits, during start, during the
+//! repair after the failure before. What must hold when the power is back:
+//!
+//! - the store is exactly what it was at one revision, bytes and all;
+//! - that revision is not before any that was acknowledged.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+};
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use portolan_apiserver::store::{
+    Backend, Expect, Key, OpenError, Options, Record, Store, Write, WriteError,
+};
+use rand::{Rng, SeedableRng, rngs::StdRng};
+
+use super::{disk::Disk, key};
+
+/// Seeds tried in one run of the test; more with `PORTOLAN_POWER_SEEDS`.
+const SEEDS: u64 = 200;
+
+/// Power failures that one disk goes through.
+const FAILURES: u64 = 4;
+
+/// What encoders did: for each revision the key, and the bytes unless it was a removal.
+type Log = BTreeMap<u64, (Key, Option<Bytes>)>;
+
+#[derive(Default)]
+struct History {
+    log: Arc<Mutex<Log>>,
+    acknowledged: u64,
+}
+
+impl History {
+    /// The objects as they were at a revision.
+    fn at(&self, revision: u64) -> BTreeMap<Key, (u64, Bytes)> {
+        let mut objects = BTreeMap::new();
+        for (revision, (key, bytes)) in self.log.lock().unwrap().range(..=revision) {
+            match bytes {
+                Some(bytes) => objects.insert(key.clone(), (*revision, bytes.clone())),
+                None => objects.remove(key),
+            };
+        }
+        objects
+    }
+
+    /// Makes one write to an object, which expects what is there, and says in
+    /// the log what it encoded.
+    fn write(&self, store: &Store, dice: &mut StdRng) -> Write {
+        let (namespace, name) = (dice.random_range(0..2), dice.random_range(0..8));
+        let resource = if dice.random() { "pods" } else { "apps/deployments" };
+        let key = key(resource, &format!("ns{namespace}"), &format!("name{name}"));
+        let current = store.get(&key).map(|record: Arc<Record>| record.revision);
+        let remove = current.is_some() && dice.random_ratio(1, 4);
+        // From less than a page to more than redb's largest leaf.
+        let size = [10, 500, 3000, 20_000][dice.random_range(0..4)];
+        let text = vec![b'a' + dice.random_range(0..26u8); size];
+        let (log, about) = (self.log.clone(), key.clone());
+        let encode = move |revision: u64| {
+            let bytes: Bytes = [format!("{revision} ").as_bytes(), &text].concat().into();
+            log.lock().unwrap().insert(revision, (about, (!remove).then(|| bytes.clone())));
+            bytes
+        };
+        match current {
+            None => Write::put(key, Expect::Absent, encode),
+            Some(revision) if remove => Write::delete(key, revision, encode),
+            Some(revision) => Write::put(key, Expect::Revision(revision), encode),
+        }
+    }
+
+    /// Writes until the power fails, or for a while.
+    async fn live(&mut self, store: &Store, dice: &mut StdRng) {
+        for _ in 0..20 {
+            let together = dice.random_range(1..10);
+            let writes: Vec<_> = (0..together).map(|_| self.write(store, dice)).collect();
+            for answer in join_all(writes.into_iter().map(|write| store.write(write))).await {
+                match answer {
+                    Ok(record) => self.acknowledged = self.acknowledged.max(record.revision),
+                    Err(WriteError::Conflict { .. }) => {}
+                    Err(WriteError::Io(_)) => return,
+                    Err(other) => panic!("{other}"),
+                }
+            }
+        }
+    }
+
+    /// `Err` says what is wrong with a store that was opened after a failure.
+    fn check(&mut self, store: &Store) -> Result<(), String> {
+        let revision = store.revision();
+        if revision < self.acknowledged {
+            return Err(format!("at revision {revision}, {} was acknowledged", self.acknowledged));
+        }
+        let mut found = BTreeMap::new();
+        for resource in store.resources() {
+            for record in store.list(&resource, None, None, None, None).unwrap().items {
+                found.insert(record.key.clone(), (record.revision, record.bytes.clone()));
+            }
+        }
+        if found != self.at(revision) {
+            let keys: Vec<_> = found.keys().map(Key::to_string).collect();
+            return Err(format!("not what it was at revision {revision}: {keys:?}"));
+        }
+        // What came after was lost before anybody was told; its revisions are given again.
+        self.log.lock().unwrap().split_off(&(revision + 1));
+        Ok(())
+    }
+}
+
+fn open(disk: &Disk, fsync: bool) -> Result<Store, OpenError> {
+    let options = Options { fsync, ..Options::default() };
+    Store::open(Backend::Storage(Box::new(disk.clone())), options)
+}
+
+/// An empty store that was closed. (A file gets its name only when it is that.)
+async fn empty() -> Vec<u8> {
+    let disk = Disk::new(Vec::new());
+    open(&disk, true).unwrap().close().await;
+    disk.pull_the_plug(&mut StdRng::seed_from_u64(0))
+}
+
+/// Lives through some power failures.
+async fn go_through(empty: &[u8], seed: u64, fsync: bool) -> Result<(), String> {
+    let mut dice = StdRng::seed_from_u64(seed);
+    let mut history = History::default();
+    let mut contents = empty.to_vec();
+    for failure in 0..FAILURES {
+        let disk = Disk::new(contents);
+        // A start alone takes some ten operations, a commit about as many.
+        let operations = if dice.random_ratio(1, 4) { 20 } else { 400 };
+        disk.fail_after(dice.random_range(0..operations));
+        match open(&disk, fsync) {
+            Ok(store) => {
+                history.check(&store).map_err(|wrong| format!("failure {failure}: {wrong}"))?;
+                history.live(&store, &mut dice).await;
+                contents = disk.pull_the_plug(&mut dice);
+                store.close().await;
+            }
+            Err(OpenError::Io { .. }) => contents = disk.pull_the_plug(&mut dice),
+            Err(other) => return Err(format!("failure {failure}: {other}")),
+        }
+    }
+    let store = open(&Disk::new(contents), fsync).map_err(|error| error.to_string())?;
+    history.check(&store)?;
+    store.close().await;
+    Ok(())
+}
+
+fn seeds() -> u64 {
+    std::env::var("PORTOLAN_POWER_SEEDS").map_or(SEEDS, |seeds| seeds.parse().unwrap())
+}
+
+#[tokio::test]
+async fn no_acknowledged_write_is_lost() {
+    let empty = empty().await;
+    for seed in 0..seeds() {
+        if let Err(wrong) = go_through(&empty, seed, true).await {
+            panic!("seed {seed}: {wrong}");
+        }
+    }
+}
+
+/// The control: without syncs the same failures do harm, or the test above
+/// proves nothing.
+#[tokio::test]
+async fn without_fsync_writes_are_lost() {
+    let empty = empty().await;
+    let mut harmed = 0;
+    for seed in 0..20 {
+        harmed += u64::from(go_through(&empty, seed, false).await.is_err());
+    }
+    assert!(harmed > 10, "{harmed} of 20");
+}
+
+/// After a failed commit nothing is taken any more, nothing of it shows, and
+/// what was there can still be read.
+#[tokio::test]
+async fn a_failed_disk_makes_the_store_read_only() {
+    let disk = Disk::new(Vec::new());
+    let store = open(&disk, true).unwrap();
+    let (pod, other) = (key("pods", "default", "a"), key("pods", "default", "b"));
+    let write = |key: &Key| Write::put(key.clone(), Expect::Absent, |_| "x".into());
+    store.write(write(&pod)).await.unwrap();
+    let mut watcher = store.watch("pods", 2).unwrap();
+    disk.fail_after(1);
+    for _ in 0..2 {
+        let failed = store.write(write(&other)).await;
+        assert!(matches!(failed, Err(WriteError::Io(_))), "{failed:?}");
+    }
+    assert_eq!((store.revision(), store.count("pods")), (2, 1));
+    assert!(store.get(&pod).is_some() && store.get(&other).is_none());
+    store.close().await;
+    assert!(watcher.next().await.is_none(), "no event of what did not happen");
+}
