@@ -1,1 +1,25 @@
-//! Questions people ask, answered from a snapshot: list, why, sync status.
+//! Questions that people ask, answered from a snapshot.
+//!
+//! ```text
+//!   Snapshot, Board, Problems --> list · why · convergence --> wire types --> api, console, cli
+//! ```
+//!
+//! Every answer is a function of a snapshot and of who has acknowledged what.
+//! Nothing here waits, reads a clock or writes: the same question on the same
+//! snapshot has the same answer, wherever it is asked.
+
+#![forbid(unsafe_code)]
+#![deny(missing_docs)]
+
+mod convergence;
+mod list;
+mod target;
+mod why;
+
+pub use convergence::{Wanted, convergence};
+pub use list::{
+    Filter, endpoints, instances, instances_of, nodes, reason, service, services, sources, status,
+    versions,
+};
+pub use target::{Target, find_services};
+pub use why::why;

@@ -1,0 +1,339 @@
+//! Lists: services, instances, endpoints, nodes, sources, versions.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use portolan_catalog::{ServiceEntry, Snapshot};
+use portolan_model::{
+    AppProtocol, Code, EndpointPort, Exposure, Name, Origin, Placed, Problem, Reason, ServiceKey,
+    State, Verdict,
+};
+use portolan_wire as wire;
+
+/// Which services a question is about.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    /// Only this origin.
+    pub origin: Option<String>,
+    /// Only this namespace.
+    pub namespace: Option<String>,
+    /// Only this name.
+    pub name: Option<String>,
+    /// Only services whose labels have all these values.
+    pub labels: BTreeMap<String, String>,
+}
+
+impl Filter {
+    /// One service.
+    pub fn only(key: &ServiceKey) -> Self {
+        Self {
+            origin: Some(key.origin.to_string()),
+            namespace: Some(key.namespace.to_string()),
+            name: Some(key.name.to_string()),
+            labels: BTreeMap::new(),
+        }
+    }
+
+    /// Whether a service is asked for.
+    pub fn accepts(&self, entry: &ServiceEntry) -> bool {
+        let key = &entry.service.key;
+        self.origin.as_ref().is_none_or(|origin| key.origin.as_str() == origin)
+            && self.namespace.as_ref().is_none_or(|namespace| *key.namespace == **namespace)
+            && self.name.as_ref().is_none_or(|name| *key.name == **name)
+            && self.labels.iter().all(|(label, value)| {
+                entry.service.labels.get(&**label).is_some_and(|v| **v == **value)
+            })
+    }
+}
+
+/// A list with the version that it was read from.
+fn page<T>(snapshot: &Snapshot, now_ms: u64, items: Vec<T>) -> wire::Page<T> {
+    wire::Page {
+        version: snapshot.version().to_string(),
+        age_ms: now_ms.saturating_sub(snapshot.at_ms()),
+        items,
+    }
+}
+
+fn chosen<'a>(
+    snapshot: &'a Snapshot,
+    filter: &'a Filter,
+) -> impl Iterator<Item = &'a Arc<ServiceEntry>> {
+    snapshot.services().filter(|entry| filter.accepts(entry))
+}
+
+/// Services.
+pub fn services(snapshot: &Snapshot, filter: &Filter, now_ms: u64) -> wire::Page<wire::Service> {
+    page(snapshot, now_ms, chosen(snapshot, filter).map(|entry| service(entry)).collect())
+}
+
+/// One service.
+pub fn service(entry: &ServiceEntry) -> wire::Service {
+    let declared = &entry.service;
+    let (exposure, addresses) = match &declared.exposure {
+        Exposure::ClusterIp => {
+            ("ClusterIP", declared.addresses.iter().map(ToString::to_string).collect())
+        }
+        Exposure::Headless if declared.key.origin.as_str() == Origin::REGISTRY => {
+            ("Registered", Vec::new())
+        }
+        Exposure::Headless => ("Headless", Vec::new()),
+        Exposure::ExternalName(target) => ("ExternalName", vec![target.to_string()]),
+    };
+    wire::Service {
+        origin: declared.key.origin.to_string(),
+        namespace: declared.key.namespace.to_string(),
+        name: declared.key.name.to_string(),
+        exposure: exposure.to_owned(),
+        addresses,
+        ports: declared
+            .ports
+            .iter()
+            .map(|port| wire::Port {
+                name: port.name.to_string(),
+                port: port.port,
+                transport: port.transport.as_str().to_owned(),
+                protocol: port.app_protocol.as_str().to_owned(),
+                node_port: port.node_port,
+            })
+            .collect(),
+        configured: entry.endpoints.len(),
+        serving: entry.served().count(),
+        etag: format!("{:016x}", entry.etag),
+        changed: entry.changed.to_string(),
+        reasons: entry.reasons.iter().map(reason).collect(),
+    }
+}
+
+/// Instances: each endpoint on each of its ports.
+pub fn instances(snapshot: &Snapshot, filter: &Filter, now_ms: u64) -> wire::Page<wire::Instance> {
+    let items = chosen(snapshot, filter).flat_map(|entry| instances_of(snapshot, entry)).collect();
+    page(snapshot, now_ms, items)
+}
+
+/// The instances of one service.
+pub fn instances_of<'a>(
+    snapshot: &'a Snapshot,
+    entry: &'a ServiceEntry,
+) -> impl Iterator<Item = wire::Instance> + 'a {
+    entry.endpoints.iter().flat_map(move |placed| {
+        let ports = &placed.endpoint.ports;
+        // An endpoint without ports is still an instance: it must not vanish.
+        let none = ports.is_empty().then_some(None);
+        ports.iter().map(Some).chain(none).map(move |port| instance(snapshot, entry, placed, port))
+    })
+}
+
+fn instance(
+    snapshot: &Snapshot,
+    entry: &ServiceEntry,
+    placed: &Placed,
+    port: Option<&EndpointPort>,
+) -> wire::Instance {
+    let key = &entry.service.key;
+    let endpoint = &placed.endpoint;
+    let pod = endpoint.target.as_ref().and_then(|name| snapshot.workload(name));
+    wire::Instance {
+        origin: key.origin.to_string(),
+        namespace: key.namespace.to_string(),
+        service: key.name.to_string(),
+        name: endpoint.display_name(),
+        address: endpoint.address.to_string(),
+        port: port.and_then(|port| port.port),
+        port_name: port.map(|port| port.name.to_string()).unwrap_or_default(),
+        protocol: port.map(|port| protocol(entry, port)).unwrap_or_default(),
+        state: state(placed).as_str().to_owned(),
+        hollow: pod.is_some_and(|pod| pod.hollow),
+        source: source_of(&key.origin).to_owned(),
+        node: endpoint.node.as_ref().map(ToString::to_string),
+        zone: endpoint.zone.as_ref().map(ToString::to_string),
+        weight: endpoint.weight,
+        metadata: endpoint
+            .metadata
+            .iter()
+            .flat_map(|metadata| metadata.iter())
+            .map(|(key, value)| (key.to_string(), value.to_string()))
+            .collect(),
+        reasons: placed.verdict.reasons().iter().map(reason).collect(),
+    }
+}
+
+/// What is spoken on an endpoint's port: what the endpoint says, else what its
+/// Service port says, else what the name suggests.
+fn protocol(entry: &ServiceEntry, port: &EndpointPort) -> String {
+    if let Some(own) = &port.app_protocol {
+        return own.as_str().to_owned();
+    }
+    entry
+        .service
+        .ports
+        .iter()
+        .find(|declared| declared.name == port.name && declared.transport == port.transport)
+        .map_or_else(
+            || AppProtocol::of(None, &port.name, port.transport).as_str().to_owned(),
+            |declared| declared.app_protocol.as_str().to_owned(),
+        )
+}
+
+/// The source that tells of an origin's endpoints.
+fn source_of(origin: &Origin) -> &str {
+    if origin.as_str() == Origin::REGISTRY { "pods" } else { origin.as_str() }
+}
+
+/// The state of an instance in one word.
+pub(crate) fn state(placed: &Placed) -> State {
+    let Verdict::NotServed(reasons) = &placed.verdict else { return State::Serving };
+    match reasons.first().map(|reason| reason.code) {
+        Some(Code::TERMINATING) => State::Draining,
+        Some(Code::WEIGHT_ZERO) => State::Disabled,
+        Some(Code::NOT_READY | Code::NOT_LISTENING) => State::Starting,
+        Some(_) => State::Failing,
+        None => State::Unknown,
+    }
+}
+
+/// Endpoints with all their ports.
+pub fn endpoints(snapshot: &Snapshot, filter: &Filter, now_ms: u64) -> wire::Page<wire::Endpoint> {
+    let text = |name: &Option<Name>| name.as_ref().map(ToString::to_string);
+    let items = chosen(snapshot, filter)
+        .flat_map(|entry| entry.endpoints.iter().map(move |placed| (entry, placed)))
+        .map(|(entry, placed)| {
+            let (key, endpoint) = (&entry.service.key, &placed.endpoint);
+            wire::Endpoint {
+                origin: key.origin.to_string(),
+                namespace: key.namespace.to_string(),
+                service: key.name.to_string(),
+                name: endpoint.display_name(),
+                address: endpoint.address.to_string(),
+                ports: endpoint
+                    .ports
+                    .iter()
+                    .map(|port| wire::EndpointPort {
+                        name: port.name.to_string(),
+                        port: port.port,
+                        transport: port.transport.as_str().to_owned(),
+                    })
+                    .collect(),
+                ready: endpoint.conditions.ready,
+                serving: endpoint.conditions.serving,
+                terminating: endpoint.conditions.terminating,
+                hostname: text(&endpoint.hostname),
+                node: text(&endpoint.node),
+                zone: text(&endpoint.zone),
+                reasons: placed.verdict.reasons().iter().map(reason).collect(),
+            }
+        })
+        .collect();
+    page(snapshot, now_ms, items)
+}
+
+/// Nodes, with the number of Pods on each.
+pub fn nodes(snapshot: &Snapshot, now_ms: u64) -> wire::Page<wire::Node> {
+    let mut workloads: BTreeMap<&Name, usize> = BTreeMap::new();
+    for node in snapshot.workloads().filter_map(|workload| workload.node.as_ref()) {
+        *workloads.entry(node).or_default() += 1;
+    }
+    let items = snapshot
+        .nodes()
+        .values()
+        .map(|node| wire::Node {
+            name: node.name.to_string(),
+            zone: node.zone.as_ref().map(ToString::to_string),
+            addresses: node.addresses.iter().map(ToString::to_string).collect(),
+            ready: node.ready,
+            workloads: workloads.get(&node.name).copied().unwrap_or_default(),
+        })
+        .collect();
+    page(snapshot, now_ms, items)
+}
+
+/// Sources, with their parts and how they are.
+pub fn sources(snapshot: &Snapshot, now_ms: u64) -> wire::Page<wire::Source> {
+    let items = snapshot
+        .sources()
+        .iter()
+        .map(|(id, status)| wire::Source {
+            name: id.to_string(),
+            state: match (status.lost.is_empty(), status.is_synced()) {
+                (false, _) => "lost",
+                (true, true) => "synced",
+                (true, false) => "listing",
+            }
+            .to_owned(),
+            since_ms: now_ms.saturating_sub(status.since_ms),
+            error: status.lost.iter().next().map(|(part, error)| format!("{part}: {error}")),
+            parts: status
+                .parts
+                .iter()
+                .map(|(name, part)| wire::Part {
+                    name: name.to_string(),
+                    complete: part.complete,
+                    facts: part.facts,
+                    revision: part.revision.to_string(),
+                })
+                .collect(),
+        })
+        .collect();
+    page(snapshot, now_ms, items)
+}
+
+/// Kept versions, newest first, with what each changed.
+pub fn versions(kept: &[Arc<Snapshot>], now_ms: u64) -> Vec<wire::Version> {
+    let pairs = kept.windows(2).filter_map(|pair| Some((pair.first()?, pair.last()?)));
+    let mut versions: Vec<wire::Version> = pairs
+        .map(|(before, after)| {
+            let diff = before.diff(after);
+            wire::Version {
+                version: after.version().to_string(),
+                age_ms: now_ms.saturating_sub(after.at_ms()),
+                services: diff.service_keys().map(|key| key.to_string()).collect(),
+                others: diff.workloads.len()
+                    + diff.namespaces.len()
+                    + diff.nodes.len()
+                    + diff.rejections.len()
+                    + diff.sources.len(),
+            }
+        })
+        .collect();
+    versions.reverse();
+    versions
+}
+
+/// The catalog at a glance.
+pub fn status(
+    snapshot: &Snapshot,
+    blockers: Vec<String>,
+    problems: &[Problem],
+    now_ms: u64,
+) -> wire::Status {
+    wire::Status {
+        version: snapshot.version().to_string(),
+        age_ms: now_ms.saturating_sub(snapshot.at_ms()),
+        synced: snapshot.is_synced(),
+        blockers,
+        services: snapshot.service_count(),
+        endpoints: snapshot.services().map(|entry| entry.endpoints.len()).sum(),
+        serving: snapshot.services().map(|entry| entry.served().count()).sum(),
+        problems: problems.iter().map(problem).collect(),
+    }
+}
+
+/// A reason as it goes over the wire.
+pub fn reason(reason: &Reason) -> wire::Reason {
+    wire::Reason {
+        code: reason.code.to_string(),
+        text: reason.text(),
+        fix: reason.fix().to_owned(),
+    }
+}
+
+/// A problem of a face, as a reason that names face, service and port.
+pub(crate) fn problem(problem: &Problem) -> wire::Reason {
+    let plain = reason(&problem.reason);
+    wire::Reason {
+        text: format!(
+            "{} port {} on {}: {}",
+            problem.service, problem.port, problem.face, plain.text
+        ),
+        ..plain
+    }
+}

@@ -1,0 +1,64 @@
+//! Events of `/v1/watch`.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Instance, Service};
+
+/// What a watcher is told. Sent as server-sent events: `event:` is the kind,
+/// `id:` the catalog version (resume with `Last-Event-ID` or `version=`).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "event")]
+pub enum WatchEvent {
+    /// Forget everything: what follows is the whole state.
+    Reset {
+        /// Catalog version.
+        version: String,
+    },
+    /// A service as it is now, with its instances.
+    Upsert {
+        /// Catalog version.
+        version: String,
+        /// The service.
+        service: Service,
+        /// All its instances.
+        instances: Vec<Instance>,
+    },
+    /// A service is gone.
+    Remove {
+        /// Catalog version.
+        version: String,
+        /// Its origin.
+        origin: String,
+        /// Its namespace.
+        namespace: String,
+        /// Its name.
+        name: String,
+    },
+    /// Everything up to this version has been sent.
+    Synced {
+        /// Catalog version.
+        version: String,
+    },
+}
+
+impl WatchEvent {
+    /// The kind, as the `event:` field writes it.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Reset { .. } => "reset",
+            Self::Upsert { .. } => "upsert",
+            Self::Remove { .. } => "remove",
+            Self::Synced { .. } => "synced",
+        }
+    }
+
+    /// The catalog version that it leads to.
+    pub fn version(&self) -> &str {
+        match self {
+            Self::Reset { version }
+            | Self::Upsert { version, .. }
+            | Self::Remove { version, .. }
+            | Self::Synced { version } => version,
+        }
+    }
+}
