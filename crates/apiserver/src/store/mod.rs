@@ -198,7 +198,8 @@ pub enum WriteError {
     #[error("the store is closed")]
     Closed,
     /// The disk failed. Whether the write is on it is unknown, so that the store
-    /// takes no further writes until it is opened again; reads go on.
+    /// takes no further writes until it is opened again; reads go on. (Also
+    /// the answer to an encoder that panics; that concerns no other write.)
     #[error("cannot write to the store: {0}")]
     Io(#[source] Arc<io::Error>),
 }

@@ -18,7 +18,7 @@ const SECTOR_BYTES: usize = 512;
 
 /// Clones are handles on the same disk.
 #[derive(Clone, Debug)]
-pub struct Disk(Arc<Mutex<Inner>>);
+pub(super) struct Disk(Arc<Mutex<Inner>>);
 
 #[derive(Debug)]
 struct Inner {
@@ -29,8 +29,6 @@ struct Inner {
     unsynced: Vec<Change>,
     /// Writes and syncs until the power fails by itself.
     countdown: Option<u64>,
-    /// How many there were.
-    operations: u64,
     off: bool,
 }
 
@@ -41,29 +39,24 @@ enum Change {
 }
 
 impl Disk {
-    pub fn new(contents: Vec<u8>) -> Disk {
+    pub(super) fn new(contents: Vec<u8>) -> Disk {
         Disk(Arc::new(Mutex::new(Inner {
             visible: contents.clone(),
             lasting: contents,
             unsynced: Vec::new(),
             countdown: None,
-            operations: 0,
             off: false,
         })))
     }
 
     /// The power fails after so many more writes and syncs, in the middle of one.
-    pub fn fail_after(&self, operations: u64) {
+    pub(super) fn fail_after(&self, operations: u64) {
         self.inner().countdown = Some(operations);
-    }
-
-    pub fn operations(&self) -> u64 {
-        self.inner().operations
     }
 
     /// Pulls the plug now, if it has not failed already; returns what is found
     /// on the disk when the power is back.
-    pub fn pull_the_plug(&self, dice: &mut StdRng) -> Vec<u8> {
+    pub(super) fn pull_the_plug(&self, dice: &mut StdRng) -> Vec<u8> {
         let mut inner = self.inner();
         inner.off = true;
         let changes = std::mem::take(&mut inner.unsynced);
@@ -78,7 +71,7 @@ impl Disk {
 /// Applies some of the changes.
 fn survivors(mut disk: Vec<u8>, changes: Vec<Change>, dice: &mut StdRng) -> Vec<u8> {
     // From "nothing had been written" to "all of it had, only the answer was lost".
-    let chance = *[0.0, 0.1, 0.5, 0.9, 1.0].get(dice.random_range(0..5)).unwrap();
+    let chance = [0.0, 0.1, 0.5, 0.9, 1.0][dice.random_range(0..5)];
     let mut lengths = vec![disk.len()];
     let mut sectors = Vec::new();
     for change in changes {
@@ -109,7 +102,6 @@ fn survivors(mut disk: Vec<u8>, changes: Vec<Change>, dice: &mut StdRng) -> Vec<
 impl Inner {
     /// Counts an operation; an error when the power fails before it is done.
     fn count(&mut self) -> io::Result<()> {
-        self.operations += 1;
         if let Some(countdown) = &mut self.countdown {
             self.off |= *countdown == 0;
             *countdown = countdown.saturating_sub(1);
