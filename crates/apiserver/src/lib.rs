@@ -13,9 +13,11 @@
 #![forbid(unsafe_code)]
 
 pub mod kinds;
+pub mod registry;
 pub mod schema;
 pub mod status;
 pub mod store;
 
 pub use kinds::Kind;
+pub use registry::{Caller, Registry};
 pub use status::{Cause, Status};

@@ -1,4 +1,5 @@
 //! The embedded API from outside, one module per room.
 #![allow(clippy::unwrap_used, reason = "a test may panic, and its helpers are part of it")]
 
+mod registry;
 mod store;

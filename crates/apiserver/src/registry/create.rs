@@ -1,0 +1,150 @@
+//! Create: stamp, default, validate, allocate, store if the name is free.
+
+use std::borrow::Cow;
+
+use serde_json::{Value, json};
+
+use super::{
+    Caller, Registry, WriteOptions, Written,
+    commit::{Ledger, Lost},
+    key, object,
+    object::Encoded,
+    rules, service,
+};
+use crate::{Cause, Kind, Status, kinds, store::Expect};
+
+/// Attempts at a free generated name (apiserver `RetryGenerateName`, 1.32).
+const GENERATED_NAME_ATTEMPTS: usize = 8;
+
+impl Registry {
+    /// Stores a new object and returns it.
+    pub async fn create(
+        &self,
+        caller: &Caller,
+        kind: &'static Kind,
+        namespace: &str,
+        object: Value,
+        options: &WriteOptions,
+    ) -> Result<Value, Status> {
+        self.create_written(caller, kind, namespace, object, options).await.map(|w| w.object)
+    }
+
+    /// Stores a new object; tells what there is to tell about it.
+    pub async fn create_written(
+        &self,
+        caller: &Caller,
+        kind: &'static Kind,
+        namespace: &str,
+        mut object: Value,
+        options: &WriteOptions,
+    ) -> Result<Written, Status> {
+        rules::check_type(kind, &mut object)?;
+        check_place(kind, namespace, &object)?;
+        let generated = object::name(&object).is_empty();
+        let base = object::meta_str(&object, "generateName").to_owned();
+        if generated && base.is_empty() {
+            let cause = Cause::required("metadata.name", "name or generateName is required");
+            return Err(Status::invalid(kind, "", vec![cause]));
+        }
+        self.check_namespace(kind, namespace, object::name(&object))?;
+        stamp_new(kind, namespace, &mut object, &self.now());
+        if !generated {
+            return self.create_named(caller, kind, object, options).await;
+        }
+        let mut attempt = 1;
+        loop {
+            let mut named = if attempt < GENERATED_NAME_ATTEMPTS {
+                Cow::Borrowed(&object).into_owned()
+            } else {
+                std::mem::take(&mut object)
+            };
+            let name = object::generate_name(&base);
+            object::metadata_mut(&mut named).insert("name".into(), name.into());
+            match self.create_named(caller, kind, named, options).await {
+                Err(status) if status.is_already_exists() && attempt < GENERATED_NAME_ATTEMPTS => {
+                    attempt += 1;
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    async fn create_named(
+        &self,
+        caller: &Caller,
+        kind: &'static Kind,
+        mut object: Value,
+        options: &WriteOptions,
+    ) -> Result<Written, Status> {
+        rules::prepare_create(kind, &mut object);
+        let warnings = rules::shape(kind, &mut object, options.field_validation)?;
+        let name = object::name(&object).to_owned();
+        let causes = rules::validate_create(kind, &object);
+        if !causes.is_empty() {
+            return Err(Status::invalid(kind, &name, causes));
+        }
+        let key = key(kind, object::namespace(&object), &name);
+        // Before allocation, so that a taken name does not show as a taken address.
+        if self.inner.store.get(&key).is_some() {
+            return Err(Status::already_exists(kind, &name));
+        }
+        let mut ledger = Ledger::default();
+        if *kind == kinds::SERVICES {
+            let taken =
+                service::allocate_create(&self.inner.allocators, &mut object, options.dry_run)
+                    .map_err(|causes| Status::invalid(kind, &name, causes))?;
+            ledger.taken = Some(taken);
+        }
+        self.own_fields(caller, kind, None, &Value::Null, &mut object, options);
+        if options.dry_run {
+            return Ok(Written { object, record: None, created: true, warnings });
+        }
+        let encoded = Encoded::of(kind, &object);
+        match self.put(key, Expect::Absent, encoded, ledger).await {
+            Ok(record) => {
+                object::set_revision(&mut object, record.revision);
+                Ok(Written { object, record: Some(record), created: true, warnings })
+            }
+            Err(Lost::Race) => Err(Status::already_exists(kind, &name)),
+            Err(Lost::Refused(status)) => Err(status),
+        }
+    }
+}
+
+/// The namespace in the object is that of the request, or absent.
+pub(crate) fn check_place(kind: &Kind, namespace: &str, object: &Value) -> Result<(), Status> {
+    let found = object::namespace(object);
+    let expected = if kind.namespaced { namespace } else { "" };
+    if kind.namespaced && namespace.is_empty() {
+        return Err(Status::bad_request("an empty namespace may not be set during creation"));
+    }
+    if found.is_empty() || found == expected {
+        return Ok(());
+    }
+    Err(Status::bad_request(format!(
+        "the namespace of the provided object does not match the namespace sent on the request: \
+         {found:?} is not {expected:?}"
+    )))
+}
+
+fn stamp_new(kind: &Kind, namespace: &str, object: &mut Value, now: &str) {
+    let metadata = object::metadata_mut(object);
+    for field in [
+        "resourceVersion",
+        "selfLink",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "generation",
+        "namespace",
+    ] {
+        metadata.shift_remove(field);
+    }
+    if kind.namespaced {
+        metadata.insert("namespace".into(), namespace.into());
+    }
+    metadata.insert("uid".into(), object::new_uid().into());
+    metadata.insert("creationTimestamp".into(), now.into());
+    if kind.has_generation {
+        metadata.insert("generation".into(), json!(1));
+    }
+}

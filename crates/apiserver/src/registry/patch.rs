@@ -1,0 +1,88 @@
+//! Patch: four ways to say what should change, one way to carry it out.
+
+use portolan_kube_patch as kube_patch;
+use serde_json::Value;
+
+use super::{Caller, Registry, Subresource, WriteOptions, Written};
+use crate::{Kind, Status};
+
+/// Most operations of a JSON patch (apiserver `maxJSONPatchOperations`).
+const JSON_PATCH_OPERATIONS_MAX: usize = 10_000;
+
+/// A change, in the form that the client chose by its content type.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Patch {
+    /// RFC 6902.
+    Json(Value),
+    /// RFC 7386.
+    Merge(Value),
+    /// Kubernetes' strategic merge patch.
+    Strategic(Value),
+    /// Server-side apply: the fields that the manager wants, and no others.
+    Apply(Value),
+}
+
+impl Registry {
+    /// Changes an object, or one part of it.
+    #[expect(clippy::too_many_arguments, reason = "the address of an object is three of them")]
+    pub async fn patch(
+        &self,
+        caller: &Caller,
+        kind: &'static Kind,
+        namespace: &str,
+        name: &str,
+        subresource: Option<Subresource>,
+        patch: Patch,
+        options: &WriteOptions,
+    ) -> Result<Value, Status> {
+        self.patch_written(caller, kind, namespace, name, subresource, patch, options)
+            .await
+            .map(|w| w.object)
+    }
+
+    /// Changes an object, or one part of it; tells what there is to tell about it.
+    #[expect(clippy::too_many_arguments, reason = "the address of an object is three of them")]
+    pub async fn patch_written(
+        &self,
+        caller: &Caller,
+        kind: &'static Kind,
+        namespace: &str,
+        name: &str,
+        subresource: Option<Subresource>,
+        patch: Patch,
+        options: &WriteOptions,
+    ) -> Result<Written, Status> {
+        if let Patch::Json(Value::Array(operations)) = &patch
+            && operations.len() > JSON_PATCH_OPERATIONS_MAX
+        {
+            return Err(Status::too_large(format!(
+                "The allowed maximum operations in a JSON patch is {JSON_PATCH_OPERATIONS_MAX}, got {}",
+                operations.len()
+            )));
+        }
+        if let Patch::Apply(_) = patch {
+            return Err(Status::unsupported_media_type("server-side apply is not held yet"));
+        }
+        if subresource == Some(Subresource::Scale) {
+            return self.patch_scale(caller, kind, namespace, name, patch, options).await;
+        }
+        let change = |old: &Value| apply(kind, old, &patch);
+        self.modify(caller, kind, namespace, name, subresource, &change, options).await
+    }
+}
+
+/// The patched document.
+pub(crate) fn apply(kind: &Kind, old: &Value, patch: &Patch) -> Result<Value, Status> {
+    let refused = |error: kube_patch::PatchError| {
+        Status::new(error.code(), error.reason(), error.to_string())
+    };
+    match patch {
+        Patch::Json(patch) => kube_patch::json_patch(old, patch).map_err(refused),
+        Patch::Merge(patch) => Ok(kube_patch::merge_patch(old, patch)),
+        Patch::Strategic(patch) => {
+            let _ = (kind, patch);
+            Err(Status::unsupported_media_type("strategic merge is not held yet"))
+        }
+        Patch::Apply(_) => Err(Status::internal("an apply is no patch of a document")),
+    }
+}

@@ -1,0 +1,249 @@
+//! What differs between kinds when objects are written, and is no schema:
+//! which part a request may change, what the server sets, who may not be removed.
+//!
+//! Counterpart of upstream's `pkg/registry/*/strategy.go`. Everything else
+//! (defaults, validation) is in [`crate::schema`].
+
+use serde_json::{Map, Value, json};
+
+use super::{FieldValidation, Registry, Subresource, object};
+use crate::{Cause, Kind, Status, kinds, schema};
+
+/// Namespaces that cannot be deleted (apiserver `admission/plugin/namespace/lifecycle`).
+const IMMORTAL_NAMESPACES: [&str; 3] = ["default", "kube-system", "kube-public"];
+/// What keeps a Namespace until its content is gone.
+pub(crate) const NAMESPACE_FINALIZER: &str = "kubernetes";
+
+/// Checks types, reports and drops unknown fields, and fills in defaults.
+/// Returns what the client should be warned of.
+pub(crate) fn shape(
+    kind: &Kind,
+    object: &mut Value,
+    validation: FieldValidation,
+) -> Result<Vec<String>, Status> {
+    let _ = validation;
+    schema::defaults::apply(kind, object);
+    Ok(Vec::new())
+}
+
+/// `apiVersion` and `kind` are those of the resource, or absent and then set.
+pub(crate) fn check_type(kind: &Kind, object: &mut Value) -> Result<(), Status> {
+    let Some(map) = object.as_object_mut() else {
+        return Err(Status::bad_request(format!(
+            "the object provided is no {}: expected a JSON object",
+            kind.kind
+        )));
+    };
+    for (field, expected) in [("apiVersion", kind.api_version), ("kind", kind.kind)] {
+        match map.get(field).and_then(Value::as_str) {
+            Some(found) if found == expected => {}
+            None | Some("") => {
+                map.insert(field.into(), expected.into());
+            }
+            Some(found) if field == "apiVersion" => {
+                return Err(Status::bad_request(format!(
+                    "the API version in the data ({found}) does not match the expected API version ({expected})"
+                )));
+            }
+            Some(found) => {
+                return Err(Status::bad_request(format!(
+                    "{found} in version {:?} cannot be handled as a {expected}: no kind {found:?} is registered here",
+                    kind.version
+                )));
+            }
+        }
+    }
+    match map.get("metadata") {
+        Some(Value::Object(_)) => {}
+        None | Some(Value::Null) => {
+            map.insert("metadata".into(), Value::Object(Map::new()));
+        }
+        Some(_) => return Err(Status::bad_request("metadata: expected a JSON object")),
+    }
+    Ok(())
+}
+
+/// What the server sets on a new object, before defaults.
+pub(crate) fn prepare_create(kind: &Kind, object: &mut Value) {
+    if kind.has_status && !keeps_status_on_create(kind) {
+        object::map_of(object).shift_remove("status");
+    }
+    match (kind.group, kind.plural) {
+        ("", "pods") => schema::defaults::admit_pod(object),
+        ("", "services") => {
+            object::map_of(object).insert("status".into(), json!({"loadBalancer": {}}));
+            super::service::normalise(object);
+        }
+        ("", "namespaces") => {
+            let name = object::name(object).to_owned();
+            let map = object::map_of(object);
+            let finalizers = object::map_at(map, "spec").entry("finalizers").or_insert(json!([]));
+            if let Some(list) = finalizers.as_array_mut()
+                && !list.iter().any(|f| f == NAMESPACE_FINALIZER)
+            {
+                list.push(NAMESPACE_FINALIZER.into());
+            }
+            map.insert("status".into(), json!({"phase": "Active"}));
+            let metadata = object::map_at(map, "metadata");
+            object::map_at(metadata, "labels")
+                .insert(schema::defaults::NAMESPACE_NAME_LABEL.into(), name.into());
+        }
+        ("apps", _) if kind.has_status => {
+            object::map_of(object).insert("status".into(), json!({}));
+        }
+        _ => {}
+    }
+}
+
+/// Kubelets register with their status; ServiceCIDRs and the rest may not.
+fn keeps_status_on_create(kind: &Kind) -> bool {
+    kind.is_core("nodes")
+}
+
+/// Restores from `old` what a request through this door may not change.
+pub(crate) fn isolate(kind: &Kind, sub: Option<Subresource>, old: &Value, new: &mut Value) {
+    match sub {
+        None => {
+            if kind.has_status {
+                restore(old, new, &["status"]);
+            }
+            if kind.is_core("namespaces") {
+                let finalizers = old.pointer("/spec/finalizers").cloned();
+                let spec = object::map_at(object::map_of(new), "spec");
+                set_or_remove(spec, "finalizers", finalizers);
+            }
+        }
+        Some(Subresource::Status) => {
+            let status = new.get("status").cloned();
+            let mut metadata = object::metadata(new).clone();
+            let old_metadata = object::metadata(old);
+            if kind.group == "apps" {
+                set_or_remove(&mut metadata, "labels", old_metadata.get("labels").cloned());
+            }
+            for key in ["ownerReferences", "finalizers"] {
+                set_or_remove(&mut metadata, key, old_metadata.get(key).cloned());
+            }
+            *new = old.clone();
+            let map = object::map_of(new);
+            set_or_remove(map, "status", status);
+            map.insert("metadata".into(), Value::Object(metadata));
+        }
+        Some(Subresource::Finalize) => {
+            let finalizers = new.pointer("/spec/finalizers").cloned();
+            let version = object::metadata(new).get("resourceVersion").cloned();
+            *new = old.clone();
+            let map = object::map_of(new);
+            set_or_remove(object::map_at(map, "spec"), "finalizers", finalizers);
+            set_or_remove(object::map_at(map, "metadata"), "resourceVersion", version);
+        }
+        // Scale is translated to the whole object before it comes here.
+        Some(Subresource::Scale) => restore(old, new, &["status"]),
+        Some(Subresource::EphemeralContainers) => {
+            let containers = new.pointer("/spec/ephemeralContainers").cloned();
+            *new = old.clone();
+            let spec = object::map_at(object::map_of(new), "spec");
+            set_or_remove(spec, "ephemeralContainers", containers);
+        }
+        Some(Subresource::Resize) => {
+            let containers = new.pointer("/spec/containers").cloned();
+            *new = old.clone();
+            set_or_remove(object::map_at(object::map_of(new), "spec"), "containers", containers);
+        }
+    }
+}
+
+fn restore(old: &Value, new: &mut Value, keys: &[&str]) {
+    for key in keys {
+        set_or_remove(object::map_of(new), key, old.get(key).cloned());
+    }
+}
+
+pub(crate) fn set_or_remove(map: &mut Map<String, Value>, key: &str, value: Option<Value>) {
+    match value {
+        Some(value) => {
+            map.insert(key.to_owned(), value);
+        }
+        None => {
+            map.shift_remove(key);
+        }
+    }
+}
+
+/// Whether the change counts as a new generation.
+pub(crate) fn is_new_generation(kind: &Kind, old: &Value, new: &Value) -> bool {
+    let differs = |key: &str| old.get(key) != new.get(key);
+    let keys = |object: &Value| -> Vec<String> {
+        let map = object.as_object();
+        map.into_iter().flat_map(|m| m.keys().cloned()).collect()
+    };
+    let bookkeeping = |key: &str| matches!(key, "metadata" | "status" | "kind" | "apiVersion");
+    let body = keys(old).iter().chain(&keys(new)).any(|k| !bookkeeping(k) && differs(k));
+    let metadata = |key: &str| object::metadata(old).get(key) != object::metadata(new).get(key);
+    body || match (kind.group, kind.plural) {
+        ("apps", "deployments") => metadata("annotations"),
+        ("discovery.k8s.io", "endpointslices") => metadata("labels"),
+        _ => false,
+    }
+}
+
+impl Registry {
+    /// New objects go only into Namespaces that exist and stay.
+    pub(crate) fn check_namespace(
+        &self,
+        kind: &Kind,
+        namespace: &str,
+        name: &str,
+    ) -> Result<(), Status> {
+        if !kind.namespaced {
+            return Ok(());
+        }
+        let owner = self.get(&kinds::NAMESPACES, "", namespace)?;
+        if object::is_deleting(&owner) {
+            let mut status = Status::forbidden(
+                kind,
+                name,
+                &format!(
+                    "unable to create new content in namespace {namespace} because it is being terminated"
+                ),
+            );
+            if let Some(details) = status.details.as_mut() {
+                details.causes.push(Cause {
+                    reason: "NamespaceTerminating",
+                    message: format!("namespace {namespace} is being terminated"),
+                    field: "metadata.namespace".into(),
+                });
+            }
+            return Err(status);
+        }
+        Ok(())
+    }
+}
+
+/// Refuses to delete what the cluster cannot do without.
+pub(crate) fn check_deletable(kind: &Kind, name: &str) -> Result<(), Status> {
+    if kind.is_core("namespaces") && IMMORTAL_NAMESPACES.contains(&name) {
+        return Err(Status::forbidden(kind, name, "this namespace may not be deleted"));
+    }
+    Ok(())
+}
+
+/// Whether something still keeps an object that is on its way out.
+pub(crate) fn is_kept(kind: &Kind, object: &Value) -> bool {
+    let spec_finalizers = || {
+        let list = object.pointer("/spec/finalizers").and_then(Value::as_array);
+        list.is_some_and(|l| !l.is_empty())
+    };
+    !object::finalizers(object).is_empty() || (kind.is_core("namespaces") && spec_finalizers())
+}
+
+/// Causes that the schema finds in a new object.
+pub(crate) fn validate_create(kind: &Kind, object: &Value) -> Vec<Cause> {
+    let _ = (kind, object);
+    Vec::new()
+}
+
+/// Causes that the schema finds in a change.
+pub(crate) fn validate_update(kind: &Kind, old: &Value, new: &Value) -> Vec<Cause> {
+    let _ = (kind, old, new);
+    Vec::new()
+}

@@ -1,0 +1,109 @@
+//! The scale subresource: `spec.replicas` of any workload, as an `autoscaling/v1` Scale.
+
+use serde_json::{Value, json};
+
+use super::{
+    Caller, LabelSelector, Patch, Registry, Subresource, WriteOptions, Written, object, patch,
+};
+use crate::{Cause, Kind, Status};
+
+/// A workload seen as a Scale.
+pub(crate) fn of(workload: &Value) -> Value {
+    let metadata = object::metadata(workload);
+    let mut shown = serde_json::Map::new();
+    for key in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {
+        if let Some(value) = metadata.get(key) {
+            shown.insert(key.into(), value.clone());
+        }
+    }
+    let count = |path| workload.pointer(path).and_then(Value::as_i64).unwrap_or(0);
+    let selector = workload.pointer("/spec/selector").map(LabelSelector::from_object);
+    json!({
+        "kind": "Scale",
+        "apiVersion": "autoscaling/v1",
+        "metadata": shown,
+        "spec": {"replicas": count("/spec/replicas")},
+        "status": {
+            "replicas": count("/status/replicas"),
+            "selector": selector.and_then(Result::ok).unwrap_or_default().to_string(),
+        },
+    })
+}
+
+/// The workload with the replicas of a Scale.
+fn onto(kind: &Kind, workload: &Value, scale: &Value) -> Result<Value, Status> {
+    let name = object::name(workload);
+    let named = object::name(scale);
+    if !named.is_empty() && named != name {
+        return Err(Status::bad_request(format!(
+            "the name of the object ({named}) does not match the name on the URL ({name})"
+        )));
+    }
+    let replicas = match scale.pointer("/spec/replicas") {
+        None | Some(Value::Null) => 0,
+        Some(value) => value.as_i64().ok_or_else(|| {
+            Status::bad_request(format!("spec.replicas: expected a number, found {value}"))
+        })?,
+    };
+    if i32::try_from(replicas).is_err() || replicas < 0 {
+        let detail = "must be greater than or equal to 0";
+        let cause = Cause::invalid("spec.replicas", &json!(replicas), detail);
+        return Err(Status::invalid(kind, name, vec![cause]));
+    }
+    let mut new = workload.clone();
+    object::map_at(object::map_of(&mut new), "spec").insert("replicas".into(), json!(replicas));
+    if let Some(version) = object::metadata(scale).get("resourceVersion") {
+        object::metadata_mut(&mut new).insert("resourceVersion".into(), version.clone());
+    }
+    Ok(new)
+}
+
+impl Registry {
+    /// The Scale of a workload.
+    pub fn get_scale(&self, kind: &Kind, namespace: &str, name: &str) -> Result<Value, Status> {
+        Ok(of(&self.get(kind, namespace, name)?))
+    }
+
+    pub(crate) async fn update_scale(
+        &self,
+        caller: &Caller,
+        kind: &'static Kind,
+        namespace: &str,
+        name: &str,
+        scale: Value,
+        options: &WriteOptions,
+    ) -> Result<Written, Status> {
+        let change = |old: &Value| onto(kind, old, &scale);
+        self.modify_scale(caller, kind, namespace, name, &change, options).await
+    }
+
+    pub(crate) async fn patch_scale(
+        &self,
+        caller: &Caller,
+        kind: &'static Kind,
+        namespace: &str,
+        name: &str,
+        by: Patch,
+        options: &WriteOptions,
+    ) -> Result<Written, Status> {
+        let change = |old: &Value| onto(kind, old, &patch::apply(kind, &of(old), &by)?);
+        self.modify_scale(caller, kind, namespace, name, &change, options).await
+    }
+
+    async fn modify_scale(
+        &self,
+        caller: &Caller,
+        kind: &'static Kind,
+        namespace: &str,
+        name: &str,
+        change: super::update::Change<'_>,
+        options: &WriteOptions,
+    ) -> Result<Written, Status> {
+        let sub = Some(Subresource::Scale);
+        let mut written = self.modify(caller, kind, namespace, name, sub, change, options).await?;
+        written.object = of(&written.object);
+        // The stored bytes are the workload's, not the Scale's.
+        written.record = None;
+        Ok(written)
+    }
+}

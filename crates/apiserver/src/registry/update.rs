@@ -1,0 +1,301 @@
+//! Update: what a request may change, put over what is stored.
+//!
+//! PUT, PATCH and scale differ only in how they make the new object out of the
+//! old one; [`Registry::modify`] does the rest, and does it again when another
+//! write came first, unless the client named the revision that it meant.
+
+use serde_json::{Value, json};
+
+use super::{
+    Caller, Registry, Subresource, WriteOptions, Written,
+    commit::{Ledger, Lost},
+    create::check_place,
+    key, object,
+    object::Encoded,
+    rules, service,
+};
+use crate::{Cause, Kind, Status, kinds, store::Expect};
+
+/// Attempts at a write that others keep overtaking. Each failure means that another write went
+/// through, so this is reached only under a storm on one object.
+const RACE_ATTEMPTS_MAX: usize = 64;
+
+/// Makes the new object out of the stored one.
+pub(crate) type Change<'a> = &'a (dyn Fn(&Value) -> Result<Value, Status> + Send + Sync);
+
+impl Registry {
+    /// Replaces an object, or one part of it.
+    #[expect(clippy::too_many_arguments, reason = "the address of an object is three of them")]
+    pub async fn update(
+        &self,
+        caller: &Caller,
+        kind: &'static Kind,
+        namespace: &str,
+        name: &str,
+        subresource: Option<Subresource>,
+        object: Value,
+        options: &WriteOptions,
+    ) -> Result<Value, Status> {
+        self.update_written(caller, kind, namespace, name, subresource, object, options)
+            .await
+            .map(|w| w.object)
+    }
+
+    /// Replaces an object, or one part of it; tells what there is to tell about it.
+    #[expect(clippy::too_many_arguments, reason = "the address of an object is three of them")]
+    pub async fn update_written(
+        &self,
+        caller: &Caller,
+        kind: &'static Kind,
+        namespace: &str,
+        name: &str,
+        subresource: Option<Subresource>,
+        mut object: Value,
+        options: &WriteOptions,
+    ) -> Result<Written, Status> {
+        if subresource == Some(Subresource::Scale) {
+            return self.update_scale(caller, kind, namespace, name, object, options).await;
+        }
+        rules::check_type(kind, &mut object)?;
+        check_place(kind, namespace, &object)?;
+        let named = object::name(&object);
+        if !named.is_empty() && named != name {
+            return Err(Status::bad_request(format!(
+                "the name of the object ({named}) does not match the name on the URL ({name})"
+            )));
+        }
+        if kind.create_on_update
+            && subresource.is_none()
+            && object::revision(&object) == 0
+            && self.inner.store.get(&key(kind, namespace, name)).is_none()
+        {
+            object::metadata_mut(&mut object).insert("name".into(), name.into());
+            match self.create_written(caller, kind, namespace, object.clone(), options).await {
+                Err(status) if status.is_already_exists() => {}
+                outcome => return outcome,
+            }
+        }
+        let change = |_: &Value| Ok(object.clone());
+        self.modify(caller, kind, namespace, name, subresource, &change, options).await
+    }
+
+    /// Reads, changes, and writes back, until no other write comes between.
+    #[expect(clippy::too_many_arguments, reason = "the address of an object is three of them")]
+    pub(crate) async fn modify(
+        &self,
+        caller: &Caller,
+        kind: &'static Kind,
+        namespace: &str,
+        name: &str,
+        subresource: Option<Subresource>,
+        change: Change<'_>,
+        options: &WriteOptions,
+    ) -> Result<Written, Status> {
+        for _ in 0..RACE_ATTEMPTS_MAX {
+            let record = self.get_record(kind, namespace, name)?;
+            let old = object::parse(&record)?;
+            let new = change(&old)?;
+            let asked = object::meta_str(&new, "resourceVersion");
+            if !asked.is_empty() && asked != "0" && asked != record.revision.to_string() {
+                return Err(Status::modified(kind, name));
+            }
+            match self.replace(caller, kind, subresource, record.revision, &old, new, options).await
+            {
+                Ok(mut written) => {
+                    written.record = written.record.or((!options.dry_run).then_some(record));
+                    return Ok(written);
+                }
+                // The next attempt finds out by the revision whether the client minds.
+                Err(Lost::Race) => {}
+                Err(Lost::Refused(status)) => return Err(status),
+            }
+        }
+        Err(Status::modified(kind, name))
+    }
+
+    /// As [`Registry::modify`], for changes of spec and status at once that only the server makes.
+    pub(crate) async fn modify_whole(
+        &self,
+        caller: &Caller,
+        kind: &'static Kind,
+        namespace: &str,
+        name: &str,
+        change: Change<'_>,
+        options: &WriteOptions,
+    ) -> Result<(), Status> {
+        for _ in 0..RACE_ATTEMPTS_MAX {
+            let record = self.get_record(kind, namespace, name)?;
+            let old = object::parse(&record)?;
+            let mut new = change(&old)?;
+            if kind.has_generation && rules::is_new_generation(kind, &old, &new) {
+                bump_generation(&mut new);
+            }
+            self.own_fields(caller, kind, None, &old, &mut new, options);
+            if options.dry_run || old == new {
+                return Ok(());
+            }
+            let encoded = Encoded::of(kind, &new);
+            let expect = Expect::Revision(record.revision);
+            match self.put(key(kind, namespace, name), expect, encoded, Ledger::default()).await {
+                Ok(_) => return Ok(()),
+                Err(Lost::Race) => {}
+                Err(Lost::Refused(status)) => return Err(status),
+            }
+        }
+        Err(Status::modified(kind, name))
+    }
+
+    /// One attempt to write `new` over `old`. A change that changes nothing writes nothing and
+    /// comes back without a record.
+    #[expect(clippy::too_many_arguments, reason = "old, new and where")]
+    async fn replace(
+        &self,
+        caller: &Caller,
+        kind: &'static Kind,
+        subresource: Option<Subresource>,
+        revision: u64,
+        old: &Value,
+        mut new: Value,
+        options: &WriteOptions,
+    ) -> Result<Written, Lost> {
+        let name = object::name(old);
+        rules::check_type(kind, &mut new).map_err(Lost::Refused)?;
+        check_identity(kind, old, &new).map_err(Lost::Refused)?;
+        rules::isolate(kind, subresource, old, &mut new);
+        let warnings =
+            rules::shape(kind, &mut new, options.field_validation).map_err(Lost::Refused)?;
+        keep_metadata(kind, old, &mut new);
+        if *kind == kinds::SERVICES {
+            service::prepare_update(old, &mut new);
+        }
+        if kind.has_generation && rules::is_new_generation(kind, old, &new) {
+            bump_generation(&mut new);
+        }
+        let mut causes = finalizer_causes(old, &new);
+        causes.extend(rules::validate_update(kind, old, &new));
+        if !causes.is_empty() {
+            return Err(Lost::Refused(Status::invalid(kind, name, causes)));
+        }
+        let mut ledger = Ledger::default();
+        if *kind == kinds::SERVICES {
+            let (taken, released) =
+                service::allocate_update(&self.inner.allocators, old, &mut new, options.dry_run)
+                    .map_err(|causes| Lost::Refused(Status::invalid(kind, name, causes)))?;
+            ledger = Ledger { taken: Some(taken), released };
+        }
+        self.own_fields(caller, kind, subresource, old, &mut new, options);
+        self.check_change(caller, kind, subresource, old, &new).map_err(Lost::Refused)?;
+        if *old == new {
+            return Ok(Written { object: new, record: None, created: false, warnings });
+        }
+        if options.dry_run {
+            return Ok(Written { object: new, record: None, created: false, warnings });
+        }
+        let key = key(kind, object::namespace(old), name);
+        let record = if is_finished(kind, old, &new) {
+            ledger.released = service::holdings_of(kind, old);
+            self.remove(kind, key, revision, &new, ledger).await?
+        } else {
+            self.put(key, Expect::Revision(revision), Encoded::of(kind, &new), ledger).await?
+        };
+        object::set_revision(&mut new, record.revision);
+        Ok(Written { object: new, record: Some(record), created: false, warnings })
+    }
+}
+
+/// The object that the client means is the one that is stored.
+fn check_identity(kind: &Kind, old: &Value, new: &Value) -> Result<(), Status> {
+    let name = object::name(old);
+    for field in ["name", "namespace"] {
+        let (before, after) = (object::meta_str(old, field), object::meta_str(new, field));
+        if !after.is_empty() && before != after {
+            return Err(Status::bad_request(format!(
+                "the {field} of the object ({after}) does not match the {field} on the URL ({before})"
+            )));
+        }
+    }
+    let (before, after) = (object::uid(old), object::uid(new));
+    if !after.is_empty() && before != after {
+        return Err(Status::conflict(
+            kind,
+            name,
+            &format!(
+                "Precondition failed: UID in precondition: {after}, UID in object meta: {before}"
+            ),
+        ));
+    }
+    Ok(())
+}
+
+/// Metadata that belongs to the server stays as it was.
+fn keep_metadata(kind: &Kind, old: &Value, new: &mut Value) {
+    let before = object::metadata(old);
+    let after = object::metadata_mut(new);
+    for field in [
+        "name",
+        "generateName",
+        "namespace",
+        "uid",
+        "resourceVersion",
+        "generation",
+        "creationTimestamp",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+    ] {
+        rules::set_or_remove(after, field, before.get(field).cloned());
+    }
+    after.shift_remove("selfLink");
+    // A map or list emptied and one left out are the same; so they compare the same.
+    for field in ["labels", "annotations", "finalizers", "ownerReferences"] {
+        let empty = match after.get(field) {
+            Some(Value::Null) => true,
+            Some(Value::Object(map)) => map.is_empty(),
+            Some(Value::Array(list)) => list.is_empty(),
+            _ => false,
+        };
+        if empty {
+            after.shift_remove(field);
+        }
+    }
+    if kind.is_core("namespaces") {
+        let name = object::name(old).to_owned();
+        let metadata = object::metadata_mut(new);
+        object::map_at(metadata, "labels")
+            .insert(crate::schema::defaults::NAMESPACE_NAME_LABEL.into(), name.into());
+    }
+}
+
+pub(crate) fn bump_generation(object: &mut Value) {
+    let generation = object.pointer("/metadata/generation").and_then(Value::as_u64).unwrap_or(0);
+    object::metadata_mut(object).insert("generation".into(), json!(generation + 1));
+}
+
+/// An object on its way out takes no new finalizers.
+fn finalizer_causes(old: &Value, new: &Value) -> Vec<Cause> {
+    if !object::is_deleting(old) {
+        return Vec::new();
+    }
+    let before = object::finalizers(old);
+    let added: Vec<_> =
+        object::finalizers(new).into_iter().filter(|f| !before.contains(f)).collect();
+    if added.is_empty() {
+        return Vec::new();
+    }
+    vec![Cause::forbidden(
+        "metadata.finalizers",
+        &format!(
+            "no new finalizers can be added if the object is being deleted, found new finalizers \
+             []string{{{}}}",
+            added.iter().map(|f| format!("{f:?}")).collect::<Vec<_>>().join(", ")
+        ),
+    )]
+}
+
+/// Whether this write takes away the last thing that kept a deleted object.
+fn is_finished(kind: &Kind, old: &Value, new: &Value) -> bool {
+    let grace = object::metadata(old).get("deletionGracePeriodSeconds").and_then(Value::as_i64);
+    object::is_deleting(old)
+        && grace.unwrap_or(0) == 0
+        && rules::is_kept(kind, old)
+        && !rules::is_kept(kind, new)
+}
