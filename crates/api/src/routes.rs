@@ -83,8 +83,12 @@ pub(crate) struct TargetQuery {
 impl TargetQuery {
     pub(crate) fn target(&self, shared: &Shared) -> Result<Target, Refusal> {
         let namespace = self.namespace.as_deref().unwrap_or("default");
-        Target::parse(&self.target, namespace, &shared.config.cluster_domain)
-            .map_err(Refusal::bad_request)
+        let target = Target::parse(&self.target, namespace, &shared.config.cluster_domain)
+            .map_err(Refusal::bad_request)?;
+        Ok(match self.namespace {
+            Some(_) => target,
+            None => target.locate(&shared.hub.snapshot()),
+        })
     }
 
     pub(crate) fn faces(&self) -> Result<Vec<Face>, Refusal> {

@@ -11,11 +11,13 @@
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
+mod codes;
 mod convergence;
 mod list;
 mod target;
 mod why;
 
+pub use codes::{Explanation, all_codes, explain};
 pub use convergence::{Wanted, convergence};
 pub use list::{
     Filter, endpoints, instances, instances_of, nodes, reason, service, services, sources, status,

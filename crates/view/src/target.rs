@@ -79,6 +79,37 @@ impl Target {
         Ok(Self::Bare { namespace, name })
     }
 
+    /// Moves a target that was given without a namespace to the one namespace
+    /// that has it, when `default` has not and exactly one other does.
+    pub fn locate(self, snapshot: &Snapshot) -> Self {
+        let (name, service, pod) = match &self {
+            Self::Service { name, .. } => (name.clone(), true, false),
+            Self::Pod(pod) => (pod.name.to_string(), false, true),
+            Self::Bare { name, .. } => (name.clone(), true, true),
+            Self::Address(..) | Self::DnsName(_) => return self,
+        };
+        let services = snapshot
+            .services()
+            .map(|entry| &entry.service.key)
+            .filter(|key| service && *key.name == *name)
+            .map(|key| key.namespace.clone());
+        let pods = snapshot
+            .workloads()
+            .map(|workload| &workload.name)
+            .filter(|object| pod && *object.name == *name)
+            .map(|object| object.namespace.clone());
+        let mut namespaces: Vec<_> = services.chain(pods).collect();
+        namespaces.sort();
+        namespaces.dedup();
+        let [only] = namespaces.as_slice() else { return self };
+        match self {
+            Self::Service { name, .. } => Self::Service { namespace: only.to_string(), name },
+            Self::Pod(pod) => Self::Pod(ObjectName { namespace: only.clone(), ..pod }),
+            Self::Bare { name, .. } => Self::Bare { namespace: only.to_string(), name },
+            other => other,
+        }
+    }
+
     /// As `why` repeats it.
     pub fn text(&self) -> String {
         match self {

@@ -1,0 +1,450 @@
+//! The command tree.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Service discovery for Kubernetes in one binary.
+#[derive(Debug, Parser)]
+#[command(
+    name = "portolan",
+    version,
+    about = "Service discovery for Kubernetes in one binary: DNS, virtual IPs, a registry of \
+             processes, and a cluster for your laptop.",
+    after_help = "Examples:\n  \
+        portolan up --demo                 run everything, with a demo to play with\n  \
+        portolan get instances -n demo     every process that can be called\n  \
+        portolan why svc/reviews -n demo   why something is (not) served\n  \
+        portolan dig reviews --from demo   ask the DNS server as a Pod of a namespace would"
+)]
+pub struct Cli {
+    /// How to reach the server.
+    #[command(flatten)]
+    pub connection: Connection,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// How reading verbs reach the server.
+#[derive(Clone, Debug, Args)]
+pub struct Connection {
+    /// URL of the HTTP API [default: from ./.portolan/addresses.json, else http://127.0.0.1:8500]
+    #[arg(long, global = true, env = "PORTOLAN_SERVER", value_name = "URL")]
+    pub server: Option<String>,
+    /// File with the bearer token, needed off loopback
+    #[arg(long, global = true, value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run everything in one process, on the embedded cluster
+    Up(UpArgs),
+    /// Run the embedded Kubernetes API and its controllers alone
+    Cluster(ClusterArgs),
+    /// List services, instances, endpoints, nodes, sources or versions
+    Get(GetArgs),
+    /// Print one line per change of the catalog
+    Watch(WatchArgs),
+    /// Say why something is, or is not, served
+    Why(WhyArgs),
+    /// Block until a change is live (or gone) on every face
+    Wait(WaitArgs),
+    /// Ask the DNS server, as a Pod would
+    Dig(DigArgs),
+    /// Register a process that runs outside the cluster
+    Register(RegisterArgs),
+    /// Check that everything works
+    Check(CheckArgs),
+    /// Explain a reason code
+    Explain(ExplainArgs),
+    /// Print a completion script
+    #[command(
+        after_help = "Example:\n  portolan completion bash > /etc/bash_completion.d/portolan"
+    )]
+    Completion {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the version
+    Version,
+    /// One service of the demo (run by the demo's Pods)
+    #[command(hide = true)]
+    Demo(DemoArgs),
+}
+
+/// The parts of `up` that can be left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Part {
+    /// Virtual IPs and node ports
+    Proxy,
+    /// Names
+    Dns,
+    /// Proxies
+    Xds,
+    /// HTTP API
+    Api,
+    /// Web pages
+    Console,
+}
+
+/// What `up` and `cluster` share.
+#[derive(Clone, Debug, Args)]
+pub struct ClusterFlags {
+    /// Where the embedded Kubernetes API listens (TLS, bearer token)
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7443")]
+    pub api_listen: SocketAddr,
+    /// Where the store, kubeconfig, certificates and addresses.json are kept
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Keep the store in memory; files go to --data-dir, or to a temporary folder
+    #[arg(long)]
+    pub ephemeral: bool,
+    /// How Pods are connected
+    #[arg(long, value_enum, default_value = "loopback")]
+    pub pod_network: PodNetwork,
+    /// Addresses of Pods, IPv4[,IPv6] [default: 127.10.0.0/16,fd00:10::/64]
+    #[arg(long, value_name = "CIDR", value_delimiter = ',')]
+    pub pod_cidr: Vec<String>,
+    /// Addresses of Services, IPv4[,IPv6] [default: 127.96.0.0/16,fd00:96::/112]
+    #[arg(long, value_name = "CIDR", value_delimiter = ',')]
+    pub service_cidr: Vec<String>,
+    /// Zone of the node that runs Pods
+    #[arg(long, value_name = "ZONE", default_value = "local")]
+    pub zone: String,
+    /// Print addresses.json as one line once ready
+    #[arg(short, long, value_enum)]
+    pub output: Option<RunOutput>,
+}
+
+/// How `up` prints its addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum RunOutput {
+    /// One line of JSON
+    Json,
+}
+
+/// How Pods are connected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum PodNetwork {
+    /// Each Pod has a loopback address of its own
+    Loopback,
+}
+
+/// `portolan up`
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    portolan up --demo\n  \
+    portolan up --ephemeral --without proxy -o json\n  \
+    portolan up --http-listen 127.0.0.1:0 --source-file legacy=./services.yaml")]
+pub struct UpArgs {
+    /// The cluster's flags.
+    #[command(flatten)]
+    pub cluster: ClusterFlags,
+    /// Create the demo: five services as real processes, in namespace demo
+    #[arg(long)]
+    pub demo: bool,
+    /// Leave parts out: proxy,dns,xds,api,console
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "PARTS")]
+    pub without: Vec<Part>,
+    /// Where the DNS server listens (UDP and TCP)
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:1053")]
+    pub dns_listen: SocketAddr,
+    /// Where the HTTP API listens
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8500")]
+    pub http_listen: SocketAddr,
+    /// A static list of services as a source of its own: NAME=FILE (YAML or JSON)
+    #[arg(long, value_name = "NAME=FILE")]
+    pub source_file: Vec<String>,
+    /// The domain of cluster names
+    #[arg(long, value_name = "DOMAIN", default_value = "cluster.local")]
+    pub cluster_domain: String,
+}
+
+/// `portolan cluster`
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "Example:\n  portolan cluster --ephemeral --api-listen 127.0.0.1:0 -o json")]
+pub struct ClusterArgs {
+    /// The cluster's flags.
+    #[command(flatten)]
+    pub cluster: ClusterFlags,
+}
+
+/// What can be listed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Noun {
+    /// Services of every origin
+    #[value(alias = "service", alias = "svc")]
+    Services,
+    /// Each endpoint on each of its ports: what a client connects to
+    #[value(alias = "instance")]
+    Instances,
+    /// Endpoints with all their ports and conditions
+    #[value(alias = "endpoint", alias = "ep")]
+    Endpoints,
+    /// Nodes
+    #[value(alias = "node")]
+    Nodes,
+    /// Where the catalog learns from
+    #[value(alias = "source")]
+    Sources,
+    /// Versions of the catalog, newest first
+    #[value(alias = "version")]
+    Versions,
+}
+
+/// How a list is printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people
+    #[default]
+    Table,
+    /// For people with wide screens
+    Wide,
+    /// For scripts
+    Json,
+    /// For scripts that are read
+    Yaml,
+    /// NAMESPACE/NAME, one a line
+    Name,
+}
+
+/// Which part of the catalog.
+#[derive(Clone, Debug, Args)]
+pub struct Scope {
+    /// Only this namespace [default: all for lists; for one target `default`, else the only one that has it]
+    #[arg(short, long, env = "PORTOLAN_NAMESPACE")]
+    pub namespace: Option<String>,
+    /// All namespaces
+    #[arg(short = 'A', long, conflicts_with = "namespace")]
+    pub all_namespaces: bool,
+    /// Only services with these labels: key=value,key=value
+    #[arg(short = 'l', long = "selector", value_name = "LABELS")]
+    pub labels: Option<String>,
+    /// Only this origin: kubernetes, registry, or a configured name
+    #[arg(long)]
+    pub origin: Option<String>,
+}
+
+/// `portolan get`
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    portolan get services -A\n  \
+    portolan get instances reviews -n demo -o wide\n  \
+    portolan get instances -o json | jq '.items[].address'\n  \
+    portolan get services -w")]
+pub struct GetArgs {
+    /// What to list
+    pub noun: Noun,
+    /// Only the service (or node, source) of this name
+    pub name: Option<String>,
+    /// Which part of the catalog.
+    #[command(flatten)]
+    pub scope: Scope,
+    /// How to print it
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: Format,
+    /// Print again at each change
+    #[arg(short, long)]
+    pub watch: bool,
+}
+
+/// `portolan watch`
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "Examples:\n  portolan watch -n demo\n  portolan watch reviews -o json")]
+pub struct WatchArgs {
+    /// Only services whose name contains this text
+    pub name: Option<String>,
+    /// Which part of the catalog.
+    #[command(flatten)]
+    pub scope: Scope,
+    /// `table` prints one line per change, `json` one event per line
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: Format,
+}
+
+/// A target, as `why` and `wait` take it.
+#[derive(Clone, Debug, Args)]
+pub struct TargetArgs {
+    /// svc/NAME, pod/NAME, IP[:PORT], a DNS name, or a bare name
+    pub target: String,
+    /// Where to look for the name [default: `default`, else the only namespace that has it]
+    #[arg(short, long, env = "PORTOLAN_NAMESPACE")]
+    pub namespace: Option<String>,
+    /// Only these faces: dns,xds,proxy,api
+    #[arg(long, value_name = "FACES")]
+    pub on: Option<String>,
+}
+
+/// `portolan why`
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    portolan why svc/reviews -n demo\n  \
+    portolan why pod/reviews-v1-abcde-12345\n  \
+    portolan why 127.10.0.4:9080\n  \
+    portolan why reviews.demo.svc.cluster.local --on dns")]
+pub struct WhyArgs {
+    /// What to explain.
+    #[command(flatten)]
+    pub target: TargetArgs,
+    /// How to print it
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: Format,
+}
+
+/// `portolan wait`
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    portolan wait svc/reviews -n demo\n  \
+    portolan wait pod/web-0 --gone --on dns,proxy --timeout 30s")]
+pub struct WaitArgs {
+    /// What to wait for.
+    #[command(flatten)]
+    pub target: TargetArgs,
+    /// Until it is gone everywhere, and nobody holds an old answer any more
+    #[arg(long)]
+    pub gone: bool,
+    /// How long: 500ms, 30s, 5m
+    #[arg(long, value_parser = duration, default_value = "60s")]
+    pub timeout: Duration,
+    /// How to print it
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: Format,
+}
+
+/// `portolan dig`
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    portolan dig details.demo.svc.cluster.local\n  \
+    portolan dig details --from demo/productpage-v1-abcde-12345\n  \
+    portolan dig _http._tcp.details.demo.svc.cluster.local SRV")]
+pub struct DigArgs {
+    /// The name
+    pub name: String,
+    /// A, AAAA, SRV, PTR, CNAME, TXT, SOA, NS, ANY
+    #[arg(default_value = "A")]
+    pub rtype: String,
+    /// Ask as a Pod would: [NAMESPACE/]POD, or a namespace; expands the search path
+    #[arg(long, value_name = "POD")]
+    pub from: Option<String>,
+    /// Over TCP
+    #[arg(long)]
+    pub tcp: bool,
+    /// Only the data of the answer
+    #[arg(long)]
+    pub short: bool,
+    /// The DNS server [default: from addresses.json, else 127.0.0.1:1053]
+    #[arg(long, value_name = "ADDRESS")]
+    pub dns: Option<SocketAddr>,
+}
+
+/// `portolan register`
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "Example:\n  \
+    portolan register reviews --address 127.0.0.1:9080 --version v4 -n demo")]
+pub struct RegisterArgs {
+    /// The interface that the process offers
+    pub interface: String,
+    /// Where it listens
+    #[arg(long, value_name = "IP:PORT")]
+    pub address: SocketAddr,
+    /// What it speaks
+    #[arg(long, default_value = "http")]
+    pub protocol: String,
+    /// Group of the interface
+    #[arg(long)]
+    pub group: Option<String>,
+    /// Version of the interface
+    #[arg(long = "interface-version", visible_alias = "service-version", value_name = "VERSION")]
+    pub version: Option<String>,
+    /// Methods, comma separated
+    #[arg(long, value_delimiter = ',')]
+    pub methods: Vec<String>,
+    /// Share of traffic; 100 is the usual one
+    #[arg(long, default_value_t = 100)]
+    pub weight: u32,
+    /// More metadata: key=value
+    #[arg(long = "meta", value_name = "KEY=VALUE")]
+    pub metadata: Vec<String>,
+    /// The namespace to register in
+    #[arg(short, long, default_value = "default", env = "PORTOLAN_NAMESPACE")]
+    pub namespace: String,
+    /// The kubeconfig [default: from addresses.json, else KUBECONFIG]
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+}
+
+/// `portolan check`
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "Example:\n  portolan check --wait 30s && kubectl apply -f app.yaml")]
+pub struct CheckArgs {
+    /// Keep trying for so long until everything is fine
+    #[arg(long, value_parser = duration, value_name = "DURATION")]
+    pub wait: Option<Duration>,
+    /// How to print it
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: Format,
+}
+
+/// `portolan explain`
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "Examples:\n  portolan explain PTL0201\n  portolan explain")]
+pub struct ExplainArgs {
+    /// PTLnnnn, or its name; all codes when absent
+    pub code: Option<String>,
+}
+
+/// `portolan demo`
+#[derive(Clone, Debug, Args)]
+pub struct DemoArgs {
+    /// productpage, details, reviews or ratings
+    pub service: String,
+    /// Where to listen [default: $POD_IP:9080]
+    #[arg(long)]
+    pub listen: Option<SocketAddr>,
+    /// Version of the service
+    #[arg(long, default_value = "v1")]
+    pub version: String,
+}
+
+/// Reads `500ms`, `30s`, `5m`, `1h`.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("{text:?} is no duration; write 500ms, 30s, 5m or 1h");
+    let split = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
+    let (number, unit) = text.split_at(split);
+    let number: u64 = number.parse().map_err(|_| wrong())?;
+    match unit {
+        "ms" => Ok(Duration::from_millis(number)),
+        "s" => Ok(Duration::from_secs(number)),
+        "m" => Ok(Duration::from_secs(number.checked_mul(60).ok_or_else(wrong)?)),
+        "h" => Ok(Duration::from_secs(number.checked_mul(3600).ok_or_else(wrong)?)),
+        _ => Err(wrong()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_tree_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn durations() {
+        for (text, ms) in [
+            ("500ms", Some(500)),
+            ("30s", Some(30_000)),
+            ("5m", Some(300_000)),
+            ("5", None),
+            ("s", None),
+            ("1d", None),
+        ] {
+            assert_eq!(duration(text).ok().map(|d| d.as_millis()), ms, "{text}");
+        }
+    }
+}
