@@ -1,6 +1,7 @@
 //! The embedded cluster: API server, controllers and the runner of Pods.
 #![forbid(unsafe_code)]
 
+pub mod controllers;
 pub mod informer;
 pub mod object;
 pub mod queue;
