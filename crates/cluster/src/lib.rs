@@ -3,5 +3,6 @@
 
 pub mod controllers;
 pub mod informer;
+pub mod kubelet;
 pub mod object;
 pub mod queue;

@@ -1,0 +1,210 @@
+//! The shim: a small process between the kubelet and each container's process,
+//! so that nothing outlives the kubelet, however it ends.
+//!
+//! ```text
+//!  kubelet ──socket pair (the shim's stdin)──▶ shim ──▶ stage two ══exec══▶ the command
+//!     "T" terminate, "K" kill, EOF = the kubelet is gone (kill)        └▶ its descendants
+//!     ◀── "started PID", "failed TEXT", "exited CODE"
+//! ```
+//!
+//! The shim is the same executable, started again. The kernel closes the
+//! kubelet's end of the socket when the kubelet ends for whatever reason,
+//! SIGKILL included, and the shim then kills what it has started. It is the
+//! *child subreaper*, so that a descendant whose parent has ended becomes its
+//! child and cannot hide. Should the shim itself be killed, the command goes
+//! with it: stage two asks the kernel for that (parent death signal) and then
+//! becomes the command. A pidfd, not a pid, is what gets the signals, so that
+//! they cannot reach a stranger.
+//!
+//! Rejected: signals to the shim by pid (needs handlers, which need `unsafe`),
+//! and the parent death signal alone (it follows the *thread* that forked, and
+//! tokio's threads come and go).
+
+use std::{
+    ffi::{OsStr, OsString},
+    io::{self, Read, Write},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::{net::UnixStream, process::CommandExt},
+    },
+    process::{Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitOptions, getpid, getppid, kill_process, pidfd_open,
+    pidfd_send_signal, waitpid,
+};
+
+use super::proc;
+
+/// The hidden subcommand that starts the shim.
+pub const SHIM_WORD: &str = "__shim";
+
+/// First word behind [`SHIM_WORD`] of stage two, which becomes the command.
+const EXEC_WORD: &str = "exec";
+
+/// Asks the shim to send SIGTERM to the command.
+pub(crate) const TERMINATE: u8 = b'T';
+/// Asks the shim to kill the command and all its descendants.
+pub(crate) const KILL: u8 = b'K';
+
+/// Exit code when the command could not be started: what shells use for "not found".
+const EXIT_NOT_STARTED: u8 = 127;
+/// Added to a signal's number, as shells and container runtimes report it.
+pub(crate) const EXIT_SIGNAL_BASE: i32 = 128;
+
+/// How long the shim waits for killed descendants before it reports without
+/// them. A killed process goes within milliseconds unless the kernel holds it
+/// (a dead network disk), and then waiting longer does not help.
+const REAP_WAIT_MAX: Duration = Duration::from_secs(5);
+
+/// Runs the shim until its command has ended; returns the exit code for `main`.
+/// `args` is everything behind the program's name, with or without
+/// [`SHIM_WORD`]: `-- COMMAND [ARG...]`.
+pub fn shim_main(args: impl IntoIterator<Item = OsString>) -> u8 {
+    let mut args = args.into_iter().peekable();
+    args.next_if(|word| word == SHIM_WORD);
+    match args.next() {
+        Some(word) if word == EXEC_WORD => become_command(args),
+        Some(word) if word == "--" => {
+            let command: Vec<OsString> = args.collect();
+            supervise(&command).unwrap_or(EXIT_NOT_STARTED)
+        }
+        _ => EXIT_NOT_STARTED,
+    }
+}
+
+/// Stage two: `PARENT -- COMMAND [ARG...]`. Returns only if the command cannot be started.
+fn become_command(mut args: impl Iterator<Item = OsString>) -> u8 {
+    let parent = args.next().and_then(|text| text.to_str()?.parse().ok()).and_then(Pid::from_raw);
+    let (Some(parent), Some(_), Some(program)) = (parent, args.next(), args.next()) else {
+        return EXIT_NOT_STARTED;
+    };
+    #[cfg(target_os = "linux")]
+    if rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).is_err() {
+        return EXIT_NOT_STARTED;
+    }
+    // The parent may have ended before the line above.
+    if getppid() != Some(parent) {
+        return EXIT_NOT_STARTED;
+    }
+    let failure = Command::new(&program).args(args).exec();
+    // Standard error is the container's log.
+    let text = format!("cannot start {}: {failure}\n", program.to_string_lossy());
+    drop(io::stderr().write_all(text.as_bytes()));
+    EXIT_NOT_STARTED
+}
+
+fn supervise(command: &[OsString]) -> io::Result<u8> {
+    let mut control = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
+    match start(command) {
+        Ok((child, handle)) => {
+            writeln!(control, "started {}", child.as_raw_nonzero())?;
+            let listener = control.try_clone()?;
+            thread::spawn(move || obey(listener, &handle));
+            let code = wait_for(child);
+            kill_descendants();
+            // The kubelet may be gone; then nobody wants to know.
+            drop(writeln!(control, "exited {code}"));
+            Ok(u8::try_from(code).unwrap_or(u8::MAX))
+        }
+        Err(failure) => {
+            drop(writeln!(control, "failed {failure}"));
+            Ok(EXIT_NOT_STARTED)
+        }
+    }
+}
+
+/// Starts stage two in a process group of its own; from the main thread, which
+/// lives as long as the shim.
+fn start(command: &[OsString]) -> io::Result<(Pid, OwnedFd)> {
+    // The pid named here is any: only whether there is one counts (prctl(2)).
+    #[cfg(target_os = "linux")]
+    rustix::process::set_child_subreaper(Some(getpid()))?;
+    let me = getpid().as_raw_nonzero().to_string();
+    let child = Command::new(own_executable())
+        .args([OsStr::new(SHIM_WORD), OsStr::new(EXEC_WORD), OsStr::new(&me), OsStr::new("--")])
+        .args(command)
+        .stdin(Stdio::null())
+        .process_group(0)
+        .spawn()?;
+    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+    let pid = pid.ok_or_else(|| io::Error::other("the child has no pid"))?;
+    // Not yet waited for, so the pid is still the child's.
+    let handle = pidfd_open(pid, PidfdFlags::empty())?;
+    Ok((pid, handle))
+}
+
+/// The running executable, also when its file was replaced since.
+pub(crate) fn own_executable() -> std::path::PathBuf {
+    std::env::current_exe()
+        .ok()
+        .filter(|path| path.exists())
+        .unwrap_or_else(|| "/proc/self/exe".into())
+}
+
+/// Carries out the kubelet's words until it is gone.
+fn obey(mut control: UnixStream, command: &OwnedFd) {
+    let mut word = [0];
+    loop {
+        match control.read(&mut word) {
+            Ok(1) if word[0] == TERMINATE => signal(command, Signal::TERM),
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Ok(1) if word[0] != KILL => {}
+            Ok(_) | Err(_) => {
+                signal(command, Signal::KILL);
+                return;
+            }
+        }
+    }
+}
+
+fn signal(command: &OwnedFd, signal: Signal) {
+    // An error: the command has ended already.
+    pidfd_send_signal(command, signal).ok();
+}
+
+/// Reaps children until the command is among them; returns its exit code.
+fn wait_for(command: Pid) -> i32 {
+    loop {
+        match waitpid(None, WaitOptions::empty()) {
+            Ok(Some((pid, status))) if pid == command => {
+                return status
+                    .exit_status()
+                    .or_else(|| status.terminating_signal().map(|s| EXIT_SIGNAL_BASE + s))
+                    .unwrap_or(i32::from(EXIT_NOT_STARTED));
+            }
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(_) => return i32::from(EXIT_NOT_STARTED),
+        }
+    }
+}
+
+/// Kills everything beneath the shim. Repeats, because a process may fork
+/// between the look and the signal.
+fn kill_descendants() {
+    let began = Instant::now();
+    let mut pause = Duration::from_micros(200);
+    loop {
+        for pid in proc::descendants(getpid().as_raw_nonzero().get()) {
+            // An error: it is gone by itself.
+            if Pid::from_raw(pid).is_some_and(|pid| kill_process(pid, Signal::KILL).is_err()) {
+                continue;
+            }
+        }
+        loop {
+            match waitpid(None, WaitOptions::NOHANG) {
+                Ok(Some(_)) | Err(rustix::io::Errno::INTR) => {}
+                Ok(None) => break,
+                Err(_) => return, // no children left
+            }
+        }
+        if began.elapsed() > REAP_WAIT_MAX {
+            return;
+        }
+        thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(50));
+    }
+}
