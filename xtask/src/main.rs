@@ -1,2 +1,70 @@
-//! One entry for developers.
-fn main() {}
+//! One entry for developers: `cargo xtask test`, `tidy`, `bench`.
+
+#![forbid(unsafe_code)]
+// A developer's tool talks to a terminal.
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
+mod bench;
+mod test;
+mod tidy;
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result, bail};
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "One entry for developers of Portolan.")]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Prepare what tests need, then run all of them
+    Test {
+        /// Passed on to `cargo test`
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
+    /// Check the rules of the house: arrows, docs, dead files
+    Tidy,
+    /// Measure, print ratios, write bench/results/NAME.json
+    Bench {
+        /// start, catalog, path, or all
+        #[arg(default_value = "all")]
+        name: String,
+    },
+}
+
+fn main() -> Result<()> {
+    match Cli::parse().task {
+        Task::Test { args } => test::run(&args),
+        Task::Tidy => tidy::run(),
+        Task::Bench { name } => bench::run(&name),
+    }
+}
+
+/// The workspace's folder.
+pub(crate) fn root() -> Result<PathBuf> {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    Ok(here.parent().context("xtask has no parent folder")?.to_path_buf())
+}
+
+/// Runs a command and fails when it fails.
+pub(crate) fn must(command: &mut Command) -> Result<()> {
+    let status = command.status().with_context(|| format!("cannot run {command:?}"))?;
+    if !status.success() {
+        bail!("{command:?} ended with {status}");
+    }
+    Ok(())
+}
+
+/// The cargo that runs us.
+pub(crate) fn cargo() -> Command {
+    Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+}
