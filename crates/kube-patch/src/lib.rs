@@ -12,6 +12,8 @@
 //! | [`json_patch()`] | `application/json-patch+json` |
 //! | [`merge_patch`] | `application/merge-patch+json` |
 //! | [`strategic_merge`] | `application/strategic-merge-patch+json` |
+//! | [`apply::apply`] | `application/apply-patch+yaml` |
+//! | [`apply::update`] | none: it follows every other write and notes the owner of the fields |
 //!
 //! No I/O, no clock, no global state but the built-in tables. Documents are `serde_json::Value`,
 //! unknown fields stay as they are, and nothing changes when a patch fails. Strategic merge needs to
@@ -21,6 +23,7 @@
 //! Recursion follows the depth of the documents; parse them with a depth limit (`serde_json` stops
 //! at 128 by itself).
 
+pub mod apply;
 mod error;
 mod json;
 pub mod schema;

@@ -2,7 +2,8 @@
 //!
 //! A table tells only exceptions. A field that is not mentioned behaves by its JSON type: a scalar
 //! is a leaf, an object merges member by member, a list is atomic (replaced and owned as a whole).
-//! So a table names the lists that merge, the objects that do not, and whatever leads to them.
+//! So a table names the lists that merge, the objects that do not, the maps
+//! whose keys are data, and whatever leads to them.
 //!
 //! ```
 //! use portolan_kube_patch::schema::declare::{keyed, member, Type, ANY};
@@ -21,19 +22,20 @@
 pub struct Type {
     pub(super) fields: &'static [Field],
     pub(super) atomic: bool,
+    pub(super) free: bool,
 }
 
 impl Type {
     /// An object that merges member by member, with these notable fields.
     #[must_use]
     pub const fn of(fields: &'static [Field]) -> Self {
-        Self { fields, atomic: false }
+        Self { fields, atomic: false, free: false }
     }
 
     /// An object that one manager owns as a whole (`structType=atomic` or `mapType=atomic`).
     #[must_use]
     pub const fn atomic(fields: &'static [Field]) -> Self {
-        Self { fields, atomic: true }
+        Self { fields, atomic: true, free: false }
     }
 }
 
@@ -42,6 +44,10 @@ pub static ANY: Type = Type::of(&[]);
 
 /// An object owned as a whole.
 pub static ATOMIC: Type = Type::atomic(&[]);
+
+/// A map whose keys are data, not field names (labels, resource amounts), to any depth. When its
+/// last entry leaves, server-side apply does not take the map for an abandoned struct.
+pub static FREE: Type = Type { fields: &[], atomic: false, free: true };
 
 /// One notable field of a [`Type`].
 #[derive(Clone, Copy, Debug)]
@@ -85,6 +91,12 @@ pub const fn member(name: &'static str, value: &'static Type) -> Field {
 #[must_use]
 pub const fn atomic(name: &'static str) -> Field {
     member(name, &ATOMIC)
+}
+
+/// A field that holds a map whose keys are data, each owned by itself.
+#[must_use]
+pub const fn free(name: &'static str) -> Field {
+    member(name, &FREE)
 }
 
 /// A list of objects with identity: `listType=map` with these keys, and `patchStrategy=merge` by

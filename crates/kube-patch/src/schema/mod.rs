@@ -28,13 +28,17 @@ pub use kinds::{known_kinds, schema_for};
 /// The node that knows nothing; places outside of the schema point to it.
 const UNKNOWN: usize = 0;
 
-static EMPTY: LazyLock<Schema> = LazyLock::new(|| Schema { nodes: vec![Node::default()], root: 0 });
+static EMPTY: LazyLock<Schema> =
+    LazyLock::new(|| Schema { nodes: vec![Node::default()], root: 0, unlisted_are_fields: false });
 
 /// The shape of one kind of object, as far as patches need it.
 #[derive(Clone, Debug)]
 pub struct Schema {
     nodes: Vec<Node>,
     root: usize,
+    /// Whether a member that the schema does not mention is a struct's field (a table lists only
+    /// exceptions) or a key of a free map (an OpenAPI schema lists every field).
+    unlisted_are_fields: bool,
 }
 
 /// A value position: an object, a list, or anything.
@@ -47,6 +51,7 @@ struct Node {
     item: Option<usize>,
     list: ListType,
     atomic: bool,
+    free: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -121,7 +126,15 @@ impl Schema {
     pub fn declared(root: &'static Type) -> Self {
         let mut builder = Builder::default();
         let root = builder.declared(root);
-        Self { nodes: builder.nodes, root }
+        Self { nodes: builder.nodes, root, unlisted_are_fields: true }
+    }
+
+    /// Takes members that the schema does not mention for keys of maps, not for fields of structs:
+    /// right for an object of which the schema knows a part only.
+    #[must_use]
+    pub fn partial(mut self) -> Self {
+        self.unlisted_are_fields = false;
+        self
     }
 
     /// Builds the schema from an OpenAPI v3 schema, reading the `x-kubernetes-*` marks of list and
@@ -173,11 +186,11 @@ impl<'a> At<'a> {
         At { schema: self.schema, node, rule: &NO_RULE }
     }
 
-    /// Whether `name` is a field of a struct here, not a key of a free map. Only declared fields
-    /// are known to be so.
+    /// Whether `name` is a field of a struct here, not a key of a free map.
     #[must_use]
-    pub fn declares(&self, name: &str) -> bool {
-        self.node().fields.contains_key(name)
+    pub fn is_field(&self, name: &str) -> bool {
+        let node = self.node();
+        node.fields.contains_key(name) || (self.schema.unlisted_are_fields && !node.free)
     }
 
     /// How server-side apply treats the list here.
@@ -222,12 +235,14 @@ impl Builder {
         if let Some(&id) = self.by_address.get(&address) {
             return id;
         }
-        let id = self.add(Node { atomic: declared.atomic, ..Node::default() });
+        let Type { atomic, free, .. } = *declared;
+        let id = self.add(Node { atomic, free, ..Node::default() });
         // Registered before its fields are built: a type may contain itself.
         self.by_address.insert(address, id);
         let fields: HashMap<_, _> =
             declared.fields.iter().map(|field| (field.name.into(), self.member(field))).collect();
         self.nodes[id].fields = fields;
+        self.nodes[id].values = free.then_some(id);
         id
     }
 

@@ -18,7 +18,7 @@ const REFERENCE_PREFIX: &str = "#/components/schemas/";
 pub(super) fn build(schema: &Value, components: &Value) -> Schema {
     let mut reader = Reader { builder: Builder::default(), components, by_name: HashMap::new() };
     let root = reader.node(schema);
-    Schema { nodes: reader.builder.nodes, root }
+    Schema { nodes: reader.builder.nodes, root, unlisted_are_fields: false }
 }
 
 struct Reader<'a> {

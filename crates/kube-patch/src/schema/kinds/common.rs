@@ -1,9 +1,16 @@
 //! What many kinds share: metadata, conditions.
 
-use crate::schema::declare::{ANY, ATOMIC, Field, Type, keyed, member, set};
+use crate::schema::declare::{ANY, ATOMIC, Field, Type, free, keyed, member, set};
 
-pub(super) static OBJECT_META: Type =
-    Type::of(&[keyed("ownerReferences", &["uid"], &ATOMIC), set("finalizers").merged()]);
+pub(super) static OBJECT_META: Type = Type::of(&[
+    keyed("ownerReferences", &["uid"], &ATOMIC),
+    set("finalizers").merged(),
+    free("labels"),
+    free("annotations"),
+]);
+
+/// Amounts of resources: the part of `ResourceRequirements` that all holders of it share.
+pub(super) static AMOUNTS: Type = Type::of(&[free("limits"), free("requests")]);
 
 /// `conditions`, matched by `type`.
 pub(super) const CONDITIONS: Field = keyed("conditions", &["type"], &ANY);

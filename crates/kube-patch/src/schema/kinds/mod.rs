@@ -18,8 +18,14 @@ use std::sync::LazyLock;
 use super::Schema;
 use super::declare::Type;
 
+/// Group, version, and the kinds in it with their types.
+type GroupVersion = (&'static str, &'static str, &'static [(&'static str, &'static Type)]);
+
+/// Group, version, schema.
+type Entry = (&'static str, &'static str, Schema);
+
 /// Every kind with a table: group, version, kind, type.
-static KINDS: &[(&str, &str, &[(&str, &Type)])] = &[
+static KINDS: &[GroupVersion] = &[
     (
         "",
         "v1",
@@ -33,8 +39,8 @@ static KINDS: &[(&str, &str, &[(&str, &Type)])] = &[
             ("Namespace", &common::WITH_CONDITIONS),
             ("Node", &other::NODE),
             ("Event", &other::EVENT_CORE),
-            ("ConfigMap", &common::PLAIN),
-            ("Secret", &common::PLAIN),
+            ("ConfigMap", &other::DATA),
+            ("Secret", &other::DATA),
             ("LimitRange", &common::PLAIN),
             ("ResourceQuota", &other::RESOURCE_QUOTA),
             ("PersistentVolume", &other::PERSISTENT_VOLUME),
@@ -49,7 +55,7 @@ static KINDS: &[(&str, &str, &[(&str, &Type)])] = &[
             ("ReplicaSet", &pod::WORKLOAD),
             ("StatefulSet", &pod::WORKLOAD),
             ("DaemonSet", &pod::WORKLOAD),
-            ("ControllerRevision", &common::PLAIN),
+            ("ControllerRevision", &other::DATA),
         ],
     ),
     ("batch", "v1", &[("Job", &pod::JOB), ("CronJob", &pod::CRON_JOB)]),
@@ -85,7 +91,7 @@ static KINDS: &[(&str, &str, &[(&str, &Type)])] = &[
         "storage.k8s.io",
         "v1",
         &[
-            ("StorageClass", &common::PLAIN),
+            ("StorageClass", &other::STORAGE_CLASS),
             ("CSIDriver", &other::CSI_DRIVER),
             ("CSINode", &other::CSI_NODE),
         ],
@@ -109,8 +115,8 @@ static KINDS: &[(&str, &str, &[(&str, &Type)])] = &[
 ];
 
 /// By kind; the few kinds that share a name differ in group or version.
-static SCHEMAS: LazyLock<HashMap<&str, Vec<(&str, &str, Schema)>>> = LazyLock::new(|| {
-    let mut schemas: HashMap<_, Vec<_>> = HashMap::new();
+static SCHEMAS: LazyLock<HashMap<&str, Vec<Entry>>> = LazyLock::new(|| {
+    let mut schemas: HashMap<&str, Vec<Entry>> = HashMap::new();
     for &(group, version, kinds) in KINDS {
         for &(kind, table) in kinds {
             schemas.entry(kind).or_default().push((group, version, Schema::declared(table)));
@@ -119,7 +125,8 @@ static SCHEMAS: LazyLock<HashMap<&str, Vec<(&str, &str, Schema)>>> = LazyLock::n
     schemas
 });
 
-static UNKNOWN_KIND: LazyLock<Schema> = LazyLock::new(|| Schema::declared(&common::PLAIN));
+static UNKNOWN_KIND: LazyLock<Schema> =
+    LazyLock::new(|| Schema::declared(&common::PLAIN).partial());
 
 /// The schema of a kind. A kind without a table gets one that knows `metadata` alone: every other
 /// list is atomic, every other object merges. For a custom resource, prefer

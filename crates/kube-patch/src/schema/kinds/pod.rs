@@ -1,7 +1,7 @@
 //! Pod, and the workloads that hold a Pod template.
 
-use super::common::{CONDITIONS, OBJECT_META};
-use crate::schema::declare::{ANY, ATOMIC, Field, Type, atomic, keyed, list, member, set};
+use super::common::{AMOUNTS, CONDITIONS, OBJECT_META};
+use crate::schema::declare::{ANY, ATOMIC, Field, Type, atomic, free, keyed, list, member, set};
 
 const METADATA: Field = member("metadata", &OBJECT_META);
 
@@ -27,6 +27,7 @@ static POD_SPEC: Type = Type::of(&[
     member("affinity", &AFFINITY),
     member("resources", &RESOURCES),
     atomic("nodeSelector"),
+    free("overhead"),
 ]);
 
 static CONTAINER: Type = Type::of(&[
@@ -39,7 +40,8 @@ static CONTAINER: Type = Type::of(&[
 ]);
 
 static VOLUME_MOUNT: Type = Type::of(&[set("bindMountOptions")]);
-static RESOURCES: Type = Type::of(&[keyed("claims", &["name"], &ANY).replaced()]);
+static RESOURCES: Type =
+    Type::of(&[keyed("claims", &["name"], &ANY).replaced(), free("limits"), free("requests")]);
 static RESTART_RULE: Type = Type::of(&[member("exitCodes", &EXIT_CODES)]);
 static EXIT_CODES: Type = Type::of(&[set("values")]);
 
@@ -63,19 +65,21 @@ static VOLUME: Type = Type::of(&[
     member("cinder", &WITH_SECRET),
     member("csi", &CSI_VOLUME),
     member("ephemeral", &EPHEMERAL),
-    member("flexVolume", &WITH_SECRET),
+    member("flexVolume", &FLEX_VOLUME),
     member("iscsi", &WITH_SECRET),
     member("rbd", &WITH_SECRET),
     member("scaleIO", &WITH_SECRET),
     member("storageos", &WITH_SECRET),
 ]);
 static WITH_SECRET: Type = Type::of(&[atomic("secretRef")]);
-static CSI_VOLUME: Type = Type::of(&[atomic("nodePublishSecretRef")]);
+static FLEX_VOLUME: Type = Type::of(&[atomic("secretRef"), free("options")]);
+static CSI_VOLUME: Type = Type::of(&[atomic("nodePublishSecretRef"), free("volumeAttributes")]);
 static EPHEMERAL: Type = Type::of(&[member("volumeClaimTemplate", &CLAIM_TEMPLATE)]);
 static CLAIM_TEMPLATE: Type = Type::of(&[METADATA, member("spec", &CLAIM_SPEC)]);
 
 /// The spec of a PersistentVolumeClaim, here for volumes of kind `ephemeral`.
-pub(super) static CLAIM_SPEC: Type = Type::of(&[atomic("selector"), atomic("dataSource")]);
+pub(super) static CLAIM_SPEC: Type =
+    Type::of(&[atomic("selector"), atomic("dataSource"), member("resources", &AMOUNTS)]);
 
 static POD_STATUS: Type = Type::of(&[
     CONDITIONS,
