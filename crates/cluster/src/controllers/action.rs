@@ -84,6 +84,11 @@ impl Hands {
         Hands { registry, caller, recorder, component: component.into() }
     }
 
+    /// Now, in Unix seconds.
+    pub(crate) fn now_unix(&self) -> u64 {
+        self.registry.options().clock.unix_ms() / 1000
+    }
+
     /// Reports an Event of type `Normal` or `Warning`.
     pub(crate) fn report(&self, about: &Value, kind: &'static str, reason: &str, message: &str) {
         self.recorder.report(&self.component, about, kind, reason, message);

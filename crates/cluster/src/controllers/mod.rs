@@ -11,7 +11,11 @@
 pub(crate) mod action;
 #[cfg(test)]
 mod cases;
+mod claim;
+mod deployment;
 mod endpoints;
 pub(crate) mod endpointslice;
 pub mod events;
+mod podset;
+mod replicaset;
 mod runner;
