@@ -1,5 +1,7 @@
 //! The dialects from outside: round trips, what real writers emit, and noise.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests may fail like tests")]
+
 use std::{collections::BTreeMap, net::IpAddr};
 
 use portolan_dialects::{
@@ -166,9 +168,12 @@ fn writers_of_one_annotation_leave_each_other_alone() {
     // Registering again replaces, it does not append.
     let again = app.update(Some(&both), &[], std::slice::from_ref(&mine)).unwrap().unwrap();
     assert_eq!(again, both);
-    assert_eq!(app.update(Some(&both), &[mine.clone()], &[]).unwrap().unwrap(), current);
+    assert_eq!(
+        app.update(Some(&both), std::slice::from_ref(&mine), &[]).unwrap().unwrap(),
+        current
+    );
     let only = app.update(None, &[], std::slice::from_ref(&mine)).unwrap().unwrap();
-    assert_eq!(app.update(Some(&only), &[mine.clone()], &[]).unwrap(), None);
+    assert_eq!(app.update(Some(&only), std::slice::from_ref(&mine), &[]).unwrap(), None);
     // What nobody can read is replaced.
     assert_eq!(app.update(Some("plain text"), &[], &[mine]).unwrap(), Some(only));
 }
