@@ -14,6 +14,8 @@
 //! kind are an arm in the module concerned.
 
 pub mod defaults;
+pub mod fields;
 pub mod qos;
 pub mod quantity;
+pub mod tables;
 mod value;
