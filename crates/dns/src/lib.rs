@@ -1,1 +1,47 @@
 //! The DNS face: names for services, answered from the catalog.
+//!
+//! ```text
+//!   Hub --diffs--> Names (snapshot + indexes, swapped whole)
+//!                    |
+//!   packet --message--> Question --place--> Place --answer--> Answer --wire--> packet
+//!     ^                             (what the name means)                        |
+//!     +---------------- udp, tcp (sockets, the only async part) <----------------+
+//! ```
+//!
+//! What a name means ([`Place`]) and what a question is answered with
+//! ([`Answer`]) are pure functions of [`Names`], so that the wire, the sockets
+//! and `portolan dig` share one truth. The rules are those of the Kubernetes
+//! DNS specification 1.1.0 and, beyond it, CoreDNS' where clients rely on them.
+//!
+//! Deliberately absent: a cache (the catalog is the cache, and it is never
+//! stale by TTL), and, for now, forwarding: names that are not ours are REFUSED.
+
+#![forbid(unsafe_code)]
+
+mod address_book;
+mod answer;
+mod folded;
+mod message;
+mod metrics;
+mod name;
+mod names;
+mod place;
+mod records;
+mod server;
+mod settings;
+mod tcp;
+mod trace;
+mod udp;
+mod wire;
+
+pub use answer::{Answer, Failure, Refusal, answer};
+pub use message::{Question, Rejection};
+pub use name::{DnsName, Rr};
+pub use names::Names;
+pub use place::{Absence, Hit, Place};
+pub use server::{Config, Running, StartError, start};
+pub use settings::{PodNames, Settings, Zone, ZoneKind};
+pub use trace::{Lookup, Step, Trace, trace};
+
+/// Types of records and classes, as `domain` names them.
+pub use domain::base::iana::{Class, Rtype};

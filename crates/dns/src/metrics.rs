@@ -1,0 +1,225 @@
+//! What is counted: our own names, and CoreDNS' where dashboards rely on them.
+//!
+//! Labels take few values (types that nobody uses are `other`), so the families
+//! stay small whatever clients ask.
+
+use std::{net::IpAddr, time::Duration};
+
+use domain::base::iana::Rtype;
+use portolan_runtime::Metrics;
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{
+        counter::Counter,
+        family::Family,
+        gauge::Gauge,
+        histogram::{Histogram, exponential_buckets},
+    },
+};
+
+use crate::wire::Rcode;
+
+/// Record types that have a value of their own in labels, as in CoreDNS'
+/// `plugin/metrics/vars`.
+const TYPES: [(Rtype, &str); 16] = [
+    (Rtype::A, "A"),
+    (Rtype::AAAA, "AAAA"),
+    (Rtype::CNAME, "CNAME"),
+    (Rtype::SRV, "SRV"),
+    (Rtype::PTR, "PTR"),
+    (Rtype::TXT, "TXT"),
+    (Rtype::SOA, "SOA"),
+    (Rtype::NS, "NS"),
+    (Rtype::MX, "MX"),
+    (Rtype::HTTPS, "HTTPS"),
+    (Rtype::SVCB, "SVCB"),
+    (Rtype::NAPTR, "NAPTR"),
+    (Rtype::DS, "DS"),
+    (Rtype::DNSKEY, "DNSKEY"),
+    (Rtype::ANY, "ANY"),
+    (Rtype::AXFR, "AXFR"),
+];
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Asked {
+    server: &'static str,
+    zone: String,
+    view: &'static str,
+    proto: &'static str,
+    family: &'static str,
+    r#type: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Answered {
+    server: &'static str,
+    zone: String,
+    view: &'static str,
+    rcode: &'static str,
+    plugin: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Timed {
+    server: &'static str,
+    zone: String,
+    view: &'static str,
+    r#type: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OwnAsked {
+    proto: &'static str,
+    family: &'static str,
+    r#type: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OwnAnswered {
+    rcode: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Dropped {
+    reason: &'static str,
+}
+
+/// The label that CoreDNS gives a server on port 53. Dashboards group by it, and
+/// here is only one server.
+const SERVER: &str = "dns://:53";
+
+/// The zone label of queries that are in no zone of ours.
+pub(crate) const OUTSIDE: &str = ".";
+
+/// Which transport a query came over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Proto {
+    Udp,
+    Tcp,
+}
+
+impl Proto {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Udp => "udp",
+            Self::Tcp => "tcp",
+        }
+    }
+}
+
+/// One answered query, as it is counted.
+pub(crate) struct Seen<'a> {
+    pub(crate) proto: Proto,
+    pub(crate) client: IpAddr,
+    pub(crate) kind: Option<Rtype>,
+    /// The zone's name, or `.` outside all zones.
+    pub(crate) zone: &'a str,
+    pub(crate) rcode: Rcode,
+    pub(crate) took: Duration,
+}
+
+/// The counters of the DNS face.
+#[derive(Clone, Debug)]
+pub(crate) struct DnsMetrics {
+    requests: Family<OwnAsked, Counter>,
+    responses: Family<OwnAnswered, Counter>,
+    dropped: Family<Dropped, Counter>,
+    pub(crate) tcp_connections: Gauge,
+    pub(crate) tcp_refused: Counter,
+    coredns_requests: Family<Asked, Counter>,
+    coredns_responses: Family<Answered, Counter>,
+    coredns_duration: Family<Timed, Histogram>,
+}
+
+impl DnsMetrics {
+    /// Registers all of them.
+    pub(crate) fn register(metrics: &Metrics) -> Self {
+        let own = Self {
+            requests: Family::default(),
+            responses: Family::default(),
+            dropped: Family::default(),
+            tcp_connections: Gauge::default(),
+            tcp_refused: Counter::default(),
+            coredns_requests: Family::default(),
+            coredns_responses: Family::default(),
+            // CoreDNS' buckets: 0.25 ms doubled 16 times.
+            coredns_duration: Family::new_with_constructor(|| {
+                Histogram::new(exponential_buckets(0.000_25, 2.0, 16))
+            }),
+        };
+        metrics.register(|registry| {
+            registry.register(
+                "portolan_dns_requests",
+                "Queries that were read, by transport, family and type",
+                own.requests.clone(),
+            );
+            registry.register(
+                "portolan_dns_responses",
+                "Replies that were sent, by result code",
+                own.responses.clone(),
+            );
+            registry.register(
+                "portolan_dns_dropped",
+                "Packets that got no reply, by reason",
+                own.dropped.clone(),
+            );
+            registry.register(
+                "portolan_dns_tcp_connections",
+                "Open TCP connections",
+                own.tcp_connections.clone(),
+            );
+            registry.register(
+                "portolan_dns_tcp_refused",
+                "TCP connections closed at once, because a limit was reached",
+                own.tcp_refused.clone(),
+            );
+            registry.register(
+                "coredns_dns_requests",
+                "Counter of DNS requests made per zone, protocol and family.",
+                own.coredns_requests.clone(),
+            );
+            registry.register(
+                "coredns_dns_responses",
+                "Counter of response status codes.",
+                own.coredns_responses.clone(),
+            );
+            registry.register(
+                "coredns_dns_request_duration_seconds",
+                "Histogram of the time (in seconds) each request took per zone.",
+                own.coredns_duration.clone(),
+            );
+        });
+        own
+    }
+
+    /// Counts one query with its reply.
+    pub(crate) fn seen(&self, seen: &Seen<'_>) {
+        let proto = seen.proto.as_str();
+        let family = if seen.client.to_canonical().is_ipv4() { "1" } else { "2" };
+        let kind = seen.kind.map_or("other", label_of);
+        self.requests.get_or_create(&OwnAsked { proto, family, r#type: kind }).inc();
+        self.responses.get_or_create(&OwnAnswered { rcode: seen.rcode.as_str() }).inc();
+        let zone = || seen.zone.to_owned();
+        let (server, view) = (SERVER, "");
+        self.coredns_requests
+            .get_or_create(&Asked { server, zone: zone(), view, proto, family, r#type: kind })
+            .inc();
+        let rcode = seen.rcode.as_str();
+        let plugin = if seen.zone == OUTSIDE { "" } else { "kubernetes" };
+        self.coredns_responses
+            .get_or_create(&Answered { server, zone: zone(), view, rcode, plugin })
+            .inc();
+        self.coredns_duration
+            .get_or_create(&Timed { server, zone: zone(), view, r#type: kind })
+            .observe(seen.took.as_secs_f64());
+    }
+
+    /// Counts a packet that got no reply.
+    pub(crate) fn dropped(&self, reason: &'static str) {
+        self.dropped.get_or_create(&Dropped { reason }).inc();
+    }
+}
+
+fn label_of(kind: Rtype) -> &'static str {
+    TYPES.iter().find(|(known, _)| *known == kind).map_or("other", |(_, label)| label)
+}

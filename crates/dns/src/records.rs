@@ -1,0 +1,283 @@
+//! The records of a place.
+//!
+//! Pure builders: from hits to A, AAAA and SRV, from an address to PTR, from the
+//! server's own addresses to NS, and the SOA of a zone. A name that cannot be
+//! built (a label too long for DNS) leaves its record out, never the answer.
+
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, SocketAddr},
+};
+
+use bytes::Bytes;
+use domain::{
+    base::{Serial, Ttl},
+    rdata::{A, Aaaa, Ns, Ptr, Soa, Srv, Txt, ZoneRecordData},
+};
+use portolan_catalog::ServiceEntry;
+use portolan_model::{Endpoint, Exposure, Origin, ServiceKey};
+
+use crate::{
+    address_book::is_declared,
+    name::{DnsName, Rr, join, record},
+    names::Names,
+    place::Hit,
+    settings::{DNS_VERSION, DNS_VERSION_TTL_SECONDS},
+};
+
+/// SOA timers, as CoreDNS has them. Nobody transfers the zone by them.
+const SOA_REFRESH_SECONDS: u32 = 7200;
+const SOA_RETRY_SECONDS: u32 = 1800;
+const SOA_EXPIRE_SECONDS: u32 = 86_400;
+
+/// The longest label that DNS takes (RFC 1035, 2.3.4).
+const LABEL_MAX: usize = 63;
+
+/// A or AAAA.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Family {
+    V4,
+    V6,
+}
+
+impl Family {
+    fn has(self, address: IpAddr) -> bool {
+        address.is_ipv4() == (self == Self::V4)
+    }
+}
+
+/// One address record.
+pub(crate) fn address(owner: &DnsName, ttl: u32, address: IpAddr) -> Rr {
+    match address {
+        IpAddr::V4(v4) => record(owner, ttl, A::new(v4)),
+        IpAddr::V6(v6) => record(owner, ttl, Aaaa::new(v6)),
+    }
+}
+
+/// The addresses of hits, each once.
+pub(crate) fn addresses(
+    owner: &DnsName,
+    ttl: u32,
+    family: Family,
+    found: impl IntoIterator<Item = IpAddr>,
+) -> Vec<Rr> {
+    let mut seen = BTreeSet::new();
+    found
+        .into_iter()
+        .filter(|address| family.has(*address) && seen.insert(*address))
+        .map(|found| address(owner, ttl, found))
+        .collect()
+}
+
+/// SRV records, and the addresses of their targets.
+///
+/// The weight is shared out over all ports and addresses before targets that
+/// occur twice are dropped (CoreDNS' `backend_lookup.go`); it is never 0, which
+/// would all but exclude a target.
+pub(crate) fn services(
+    owner: &DnsName,
+    suffix: &DnsName,
+    ttl: u32,
+    key: &ServiceKey,
+    hits: &[Hit],
+) -> (Vec<Rr>, Vec<Rr>) {
+    let weight = (100 / hits.len().max(1)).max(1);
+    let weight = u16::try_from(weight).unwrap_or(1);
+    let (mut answer, mut additional) = (Vec::new(), Vec::new());
+    let (mut targets, mut addresses) = (BTreeSet::new(), BTreeSet::new());
+    for hit in hits {
+        let Some(port) = hit.port else { continue };
+        let Some(target) = service_name(key, hit.endpoint.as_deref(), suffix) else { continue };
+        if targets.insert((hit.endpoint.as_deref(), port)) {
+            answer.push(record(owner, ttl, Srv::new(0, weight, port, target.clone())));
+        }
+        if addresses.insert((hit.endpoint.as_deref(), hit.address)) {
+            additional.push(address(&target, ttl, hit.address));
+        }
+    }
+    (answer, additional)
+}
+
+/// The names of an address: of the Service whose virtual IP it is, else of each
+/// Service that hands it out, else of services of other origins.
+pub(crate) fn pointers(names: &Names, owner: &DnsName, address: IpAddr) -> Vec<Rr> {
+    let Some(zone) = names.settings.primary() else { return Vec::new() };
+    let Some(owners) = names.addresses.owners(address) else { return Vec::new() };
+    let exposed = |key: &&ServiceKey| names.settings.exposes(&key.namespace);
+    if let Some(key) = owners.virtual_of.iter().find(exposed) {
+        return service_name(key, None, zone)
+            .map(|target| pointer(names, owner, target))
+            .into_iter()
+            .collect();
+    }
+    let (kubernetes, others): (Vec<_>, Vec<_>) = owners
+        .endpoint_of
+        .iter()
+        .filter(exposed)
+        .partition(|key| key.origin.as_str() == Origin::KUBERNETES);
+    let keys = if kubernetes.is_empty() { others } else { kubernetes };
+    let mut seen: Vec<DnsName> = Vec::new();
+    for key in keys {
+        let Some(entry) = names.snapshot.service(key) else { continue };
+        for label in labels_of(names, entry, address) {
+            if let Some(target) = service_name(key, Some(&label), zone)
+                && !seen.contains(&target)
+            {
+                seen.push(target);
+            }
+        }
+    }
+    seen.into_iter().map(|target| pointer(names, owner, target)).collect()
+}
+
+fn pointer(names: &Names, owner: &DnsName, target: DnsName) -> Rr {
+    record(owner, names.settings.ttl_seconds, Ptr::new(target))
+}
+
+/// The labels that endpoints of one address have below a service.
+fn labels_of(names: &Names, entry: &ServiceEntry, address: IpAddr) -> BTreeSet<String> {
+    let served = entry.served().filter(|placed| placed.endpoint.address == address);
+    served
+        .map(|placed| endpoint_label(&placed.endpoint, names.settings.endpoint_pod_names))
+        .collect()
+}
+
+/// The names of this server with their addresses: the Services that stand
+/// before it, or else `ns.dns` of the zone.
+pub(crate) fn name_servers(names: &Names, suffix: &DnsName) -> Vec<(DnsName, Vec<IpAddr>)> {
+    let mut found: Vec<(DnsName, Vec<IpAddr>)> = Vec::new();
+    let own = &names.settings.own_addresses;
+    for socket in own {
+        let Some(owners) = names.addresses.owners(socket.ip()) else { continue };
+        for key in &owners.endpoint_of {
+            let Some(entry) = names.snapshot.service(key) else { continue };
+            if key.origin.as_str() != Origin::KUBERNETES || !leads_to(entry, *socket) {
+                continue;
+            }
+            let virtual_ip = entry.service.exposure == Exposure::ClusterIp;
+            let (labels, addresses) = if virtual_ip {
+                (vec![None], entry.service.addresses.clone())
+            } else {
+                let labels = labels_of(names, entry, socket.ip());
+                (labels.into_iter().map(Some).collect(), vec![socket.ip()])
+            };
+            for label in labels {
+                if let Some(name) = service_name(key, label.as_deref(), suffix)
+                    && found.iter().all(|(other, _)| *other != name)
+                {
+                    found.push((name, addresses.clone()));
+                }
+            }
+        }
+    }
+    if found.is_empty()
+        && let Some(name) = join(&["ns", "dns"], suffix)
+    {
+        let mut addresses: Vec<IpAddr> = own.iter().map(SocketAddr::ip).collect();
+        addresses.dedup();
+        found.push((name, addresses));
+    }
+    found
+}
+
+/// Whether an endpoint of the service is this server. On a loopback network an
+/// address alone proves nothing, so the port must agree where one is told.
+fn leads_to(entry: &ServiceEntry, own: SocketAddr) -> bool {
+    is_declared(entry)
+        && entry.served().any(|placed| {
+            let ports = &placed.endpoint.ports;
+            placed.endpoint.address == own.ip()
+                && (ports.is_empty()
+                    || ports.iter().any(|port| port.port.is_none_or(|port| port == own.port())))
+        })
+}
+
+/// NS records with the addresses of their targets.
+pub(crate) fn delegation(names: &Names, suffix: &DnsName) -> (Vec<Rr>, Vec<Rr>) {
+    let ttl = names.settings.ttl_seconds;
+    let (mut answer, mut additional) = (Vec::new(), Vec::new());
+    for (name, addresses) in name_servers(names, suffix) {
+        additional.extend(addresses.into_iter().map(|found| address(&name, ttl, found)));
+        answer.push(record(suffix, ttl, Ns::new(name)));
+    }
+    (answer, additional)
+}
+
+/// The SOA of a zone. In a denial its TTL and its minimum say how long others
+/// may remember the denial (RFC 2308, 5).
+pub(crate) fn authority(names: &Names, suffix: &DnsName, denial: bool) -> Option<Rr> {
+    let settings = &names.settings;
+    let minimum = settings.negative_ttl_seconds;
+    let ttl = if denial { minimum } else { settings.ttl_seconds };
+    let soa = Soa::new(
+        join(&["ns", "dns"], suffix)?,
+        join(&["hostmaster"], suffix)?,
+        Serial::from(names.serial),
+        Ttl::from_secs(SOA_REFRESH_SECONDS),
+        Ttl::from_secs(SOA_RETRY_SECONDS),
+        Ttl::from_secs(SOA_EXPIRE_SECONDS),
+        Ttl::from_secs(minimum),
+    );
+    Some(record(suffix, ttl, soa))
+}
+
+/// `dns-version`.
+pub(crate) fn dns_version(owner: &DnsName) -> Vec<Rr> {
+    Txt::<Bytes>::build_from_slice(DNS_VERSION.as_bytes())
+        .map(|text| record(owner, DNS_VERSION_TTL_SECONDS, ZoneRecordData::Txt(text)))
+        .into_iter()
+        .collect()
+}
+
+/// The name of a service or of an endpoint below it.
+fn service_name(key: &ServiceKey, endpoint: Option<&str>, suffix: &DnsName) -> Option<DnsName> {
+    let branch = match key.origin.as_str() {
+        Origin::KUBERNETES => "svc",
+        other => other,
+    };
+    match endpoint {
+        None => join(&[&key.name, &key.namespace, branch], suffix),
+        Some(label) => join(&[label, &key.name, &key.namespace, branch], suffix),
+    }
+}
+
+/// The label of an endpoint below its service: its hostname; where Pods name
+/// endpoints, its Pod; else its address with dashes. A label must not end in a
+/// dash, so `2001::` becomes `2001--0`.
+pub(crate) fn endpoint_label(endpoint: &Endpoint, pod_names: bool) -> String {
+    if let Some(hostname) = &endpoint.hostname {
+        return hostname.to_string();
+    }
+    if pod_names
+        && let Some(target) = &endpoint.target
+        && target.name.len() <= LABEL_MAX
+    {
+        return target.name.to_string();
+    }
+    let mut label = endpoint.address.to_string().replace(['.', ':'], "-");
+    if label.ends_with('-') {
+        label.push('0');
+    }
+    label
+}
+
+#[cfg(test)]
+mod tests {
+    use portolan_testkit::endpoint;
+
+    use super::*;
+
+    #[test]
+    fn labels_of_endpoints() {
+        for (address, hostname, expected) in [
+            ("10.0.0.1", None, "10-0-0-1"),
+            ("10.0.0.1", Some("db-0"), "db-0"),
+            ("2001:db8::a", None, "2001-db8--a"),
+            ("2001:db8::", None, "2001-db8--0"),
+        ] {
+            let mut endpoint = endpoint(address.parse().unwrap(), &[]);
+            endpoint.hostname = hostname.map(Into::into);
+            assert_eq!(endpoint_label(&endpoint, false), expected);
+        }
+    }
+}

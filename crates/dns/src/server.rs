@@ -1,0 +1,279 @@
+//! The face as a running thing: sockets, workers, and the follower.
+//!
+//! ```text
+//!   Hub --update--> follower --Names--> ArcSwap <--load-- udp workers, tcp connections
+//!                      |
+//!                      +-- acknowledges the version for every worker
+//! ```
+//!
+//! The follower is the only one that makes [`Names`]; a worker loads them anew
+//! for each packet, so from the moment of the swap every worker serves the new
+//! version and the follower may acknowledge for all of them.
+
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    num::NonZeroUsize,
+    sync::Arc,
+    time::Instant,
+};
+
+use arc_swap::ArcSwap;
+use portolan_catalog::{Ack, Hub, Subscriber};
+use portolan_model::{ClientView, Face, FaceId, name};
+use portolan_runtime::{BlockReady, Clock, Metrics, Readiness, Tasks};
+use thiserror::Error;
+use tracing::info;
+
+use crate::{
+    answer::answer,
+    message::{Incoming, parse},
+    metrics::{DnsMetrics, OUTSIDE, Proto, Seen},
+    name::text,
+    names::Names,
+    settings::Settings,
+    tcp, udp,
+    wire::{self, MESSAGE_MAX, Rcode, UDP_PAYLOAD_MAX},
+};
+
+/// Where `portolan up` listens: above the privileged ports, as 53 needs root.
+const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 1053);
+
+/// How the face is run.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where to listen, UDP and TCP. Port 0 picks a free one, the same for both.
+    pub listen: Vec<SocketAddr>,
+    /// UDP workers for each address; `None`: one per core.
+    pub workers: Option<NonZeroUsize>,
+    /// What is answered. `own_addresses` is filled in when empty.
+    pub settings: Settings,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { listen: vec![LISTEN], workers: None, settings: Settings::default() }
+    }
+}
+
+/// Why the face did not start.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// No address was given.
+    #[error("the DNS face has no address to listen on")]
+    NoAddress,
+    /// An address cannot be listened on.
+    #[error("cannot listen for DNS on {address} ({transport})")]
+    Listen {
+        /// Which.
+        address: SocketAddr,
+        /// `UDP` or `TCP`.
+        transport: &'static str,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// A face that serves.
+#[derive(Clone, Debug)]
+pub struct Running {
+    addresses: Vec<SocketAddr>,
+    names: Arc<ArcSwap<Names>>,
+}
+
+impl Running {
+    /// Where it listens, in the order of the configuration.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// What it answers from now.
+    pub fn names(&self) -> Arc<Names> {
+        self.names.load_full()
+    }
+}
+
+/// Binds the sockets and starts to serve. Returns once queries are answered.
+pub async fn start(
+    config: Config,
+    hub: Arc<Hub>,
+    clock: Arc<dyn Clock>,
+    metrics: &Metrics,
+    readiness: &Readiness,
+    tasks: &Tasks,
+) -> Result<Running, StartError> {
+    let Config { listen, workers, mut settings } = config;
+    if listen.is_empty() {
+        return Err(StartError::NoAddress);
+    }
+    let workers =
+        workers.or_else(|| std::thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get);
+    let mut bound = Vec::with_capacity(listen.len());
+    for address in listen {
+        bound.push(bind(address, workers)?);
+    }
+    let addresses: Vec<SocketAddr> = bound.iter().map(|sockets| sockets.address).collect();
+    if settings.own_addresses.is_empty() {
+        settings.own_addresses =
+            addresses.iter().copied().filter(|address| !address.ip().is_unspecified()).collect();
+    }
+
+    let mut subscriber = hub.subscribe();
+    let snapshot =
+        subscriber.poll().map_or_else(|| hub.snapshot(), |update| update.snapshot().clone());
+    let names = Arc::new(ArcSwap::from_pointee(Names::new(Arc::new(settings), snapshot)));
+    let responder =
+        Responder { names: names.clone(), metrics: Arc::new(DnsMetrics::register(metrics)) };
+
+    let mut members = Vec::new();
+    for sockets in bound {
+        for socket in sockets.udp {
+            members
+                .push(FaceId { face: Face::Dns, member: name(&format!("udp-{}", members.len())) });
+            tasks.spawn("dns udp", udp::work(socket, responder.clone(), tasks.shutdown().clone()));
+        }
+        let connections = tcp::Connections::new(responder.clone(), tasks.shutdown().clone());
+        tasks.spawn("dns tcp", tcp::accept(sockets.tcp, connections));
+    }
+    members.push(FaceId { face: Face::Dns, member: name("tcp") });
+
+    let follower = Follower {
+        subscriber,
+        hub,
+        clock,
+        names: names.clone(),
+        members,
+        not_synced: Some(readiness.block("dns: the sources have not told all they know yet")),
+    };
+    follower.join();
+    let shutdown = tasks.shutdown().clone();
+    tasks.spawn("dns follower", async move {
+        let mut follower = follower;
+        follower.taken_into_use();
+        while let Some(update) = tokio::select! {
+            update = follower.subscriber.next() => update,
+            () = shutdown.cancelled() => None,
+        } {
+            let next = follower.names.load().follow(&update);
+            follower.names.store(Arc::new(next));
+            follower.taken_into_use();
+        }
+        follower.leave();
+    });
+    info!(?addresses, "DNS is served");
+    Ok(Running { addresses, names })
+}
+
+struct Bound {
+    address: SocketAddr,
+    tcp: tokio::net::TcpListener,
+    udp: Vec<tokio::net::UdpSocket>,
+}
+
+/// Binds one address for both transports. With port 0 the port that TCP got may
+/// be taken for UDP; then another one is tried.
+fn bind(address: SocketAddr, workers: usize) -> Result<Bound, StartError> {
+    const TRIES: usize = 16;
+    let mut tries = if address.port() == 0 { TRIES } else { 1 };
+    loop {
+        tries -= 1;
+        let refused = |transport| move |source| StartError::Listen { address, transport, source };
+        let tcp = tcp::bind(address).map_err(refused("TCP"))?;
+        let actual = tcp.local_addr().map_err(refused("TCP"))?;
+        match udp::bind(actual, workers) {
+            Ok(udp) => return Ok(Bound { address: actual, tcp, udp }),
+            Err(_) if tries > 0 => {}
+            Err(source) => return Err(refused("UDP")(source)),
+        }
+    }
+}
+
+/// Keeps the names up to date, and says so.
+struct Follower {
+    subscriber: Subscriber,
+    hub: Arc<Hub>,
+    clock: Arc<dyn Clock>,
+    names: Arc<ArcSwap<Names>>,
+    members: Vec<FaceId>,
+    not_synced: Option<BlockReady>,
+}
+
+impl Follower {
+    fn join(&self) {
+        for member in &self.members {
+            self.hub.board().join(member.clone());
+        }
+    }
+
+    fn taken_into_use(&mut self) {
+        let names = self.names.load();
+        let ack = Ack {
+            version: names.snapshot().version(),
+            at_ms: self.clock.unix_ms(),
+            residue_ms: u64::from(names.settings().ttl_seconds) * 1000,
+        };
+        for member in &self.members {
+            self.hub.board().acknowledge(member, ack);
+        }
+        if names.snapshot().is_synced() {
+            self.not_synced = None;
+        }
+    }
+
+    fn leave(&self) {
+        for member in &self.members {
+            self.hub.board().leave(member);
+        }
+    }
+}
+
+/// Turns a packet into a reply: what UDP and TCP share.
+#[derive(Clone, Debug)]
+pub(crate) struct Responder {
+    names: Arc<ArcSwap<Names>>,
+    pub(crate) metrics: Arc<DnsMetrics>,
+}
+
+impl Responder {
+    /// Writes the reply into `out`. False: the packet gets none. `turn` is a
+    /// random number.
+    pub(crate) fn respond(
+        &self,
+        proto: Proto,
+        client: IpAddr,
+        packet: &[u8],
+        turn: usize,
+        out: &mut Vec<u8>,
+    ) -> bool {
+        let started = Instant::now();
+        let incoming = parse(packet);
+        let mut zone = OUTSIDE.to_owned();
+        let (kind, rcode) = match &incoming {
+            Incoming::Silence => {
+                self.metrics.dropped("no_query");
+                return false;
+            }
+            Incoming::Reject { question, .. } => {
+                let Some(rcode) = wire::reject(&incoming, out) else { return false };
+                (question.as_ref().map(|question| question.kind), rcode)
+            }
+            Incoming::Query(query) => {
+                let names = self.names.load();
+                if let Some(ours) = names.settings().zone_of(&query.question.name) {
+                    zone = text(&ours.apex);
+                }
+                let answer = answer(&names, &ClientView::default(), &query.question);
+                let limit = match proto {
+                    Proto::Udp => query.udp_limit(UDP_PAYLOAD_MAX),
+                    Proto::Tcp => MESSAGE_MAX,
+                };
+                wire::reply(query, &answer, limit, turn, out);
+                (Some(query.question.kind), Rcode::of(&answer))
+            }
+        };
+        let took = started.elapsed();
+        self.metrics.seen(&Seen { proto, client, kind, zone: &zone, rcode, took });
+        true
+    }
+}

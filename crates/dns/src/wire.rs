@@ -1,0 +1,450 @@
+//! Writing replies to the wire.
+//!
+//! `domain` composes the records; this module is the buffer that it composes
+//! into: it compresses names, drops whole records that do not fit (and then sets
+//! TC), rotates addresses, and adds the OPT that belongs to a query with one.
+//!
+//! Names are compressed only where they agree byte by byte. `domain`'s own
+//! compressors ignore case, and would turn `svc1.testns.svc.cLuStEr.LoCaL` into
+//! whatever case the question had in its first labels.
+
+use std::convert::Infallible;
+
+use domain::{
+    base::{Record, ToName, iana::Rtype, wire::Composer},
+    dep::octseq::{OctetsBuilder, Truncate},
+};
+
+use crate::{
+    answer::{Answer, Refusal},
+    message::{Edns, HEADER, Head, Incoming, Query, Question, Rejection},
+    name::Rr,
+};
+
+/// What we take over UDP, and the most that we send: fits every path without
+/// fragments (DNS flag day 2020).
+pub(crate) const UDP_PAYLOAD_MAX: u16 = 1232;
+
+/// The longest message: TCP's length has two bytes.
+pub(crate) const MESSAGE_MAX: usize = 65_535;
+
+/// Name suffixes that are remembered for compression. The question's come
+/// first, and nearly all names of an answer end in one of them; a limit keeps
+/// long answers linear.
+const SUFFIXES_MAX: usize = 48;
+
+/// Bytes of an OPT record without options.
+const OPT_LENGTH: usize = 11;
+
+/// Extended DNS errors (RFC 8914, 4).
+const EDE_OTHER: u16 = 0;
+const EDE_NOT_READY: u16 = 14;
+const EDE_NOT_AUTHORITATIVE: u16 = 20;
+const EDE_NOT_SUPPORTED: u16 = 21;
+
+/// Result codes that we send (RFC 1035, 4.1.1; RFC 6891, 9).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Rcode {
+    NoError = 0,
+    FormErr = 1,
+    ServFail = 2,
+    NxDomain = 3,
+    NotImp = 4,
+    Refused = 5,
+    NotAuth = 9,
+    BadVers = 16,
+}
+
+impl Rcode {
+    /// As `dig` and metrics write it.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::NoError => "NOERROR",
+            Self::FormErr => "FORMERR",
+            Self::ServFail => "SERVFAIL",
+            Self::NxDomain => "NXDOMAIN",
+            Self::NotImp => "NOTIMP",
+            Self::Refused => "REFUSED",
+            Self::NotAuth => "NOTAUTH",
+            Self::BadVers => "BADVERS",
+        }
+    }
+
+    /// The code of an answer.
+    pub(crate) fn of(answer: &Answer) -> Self {
+        match answer {
+            Answer::Records { .. } | Answer::NoData { .. } => Self::NoError,
+            Answer::NxDomain { .. } => Self::NxDomain,
+            Answer::ServFail { .. } => Self::ServFail,
+            Answer::Refused(_) => Self::Refused,
+        }
+    }
+
+    /// The code of a rejection.
+    pub(crate) fn of_rejection(why: Rejection) -> Self {
+        match why {
+            Rejection::FormErr => Self::FormErr,
+            Rejection::NotImp => Self::NotImp,
+            Rejection::Refused => Self::Refused,
+            Rejection::BadVers => Self::BadVers,
+            Rejection::NotAuth => Self::NotAuth,
+        }
+    }
+}
+
+/// Writes the reply to a packet that gets no answer. `None`: it gets silence.
+pub(crate) fn reject(incoming: &Incoming, out: &mut Vec<u8>) -> Option<Rcode> {
+    let Incoming::Reject { head, question, edns, why } = incoming else { return None };
+    let rcode = Rcode::of_rejection(*why);
+    let mut writer = Writer::new(out, MESSAGE_MAX, edns.as_ref());
+    writer.begin(question.as_ref());
+    writer.finish(*head, rcode, false, edns.as_ref(), None);
+    Some(rcode)
+}
+
+/// Writes the reply with an answer, at most `limit` bytes long. `turn` rotates
+/// runs of addresses: hand in a random number.
+pub(crate) fn reply(query: &Query, answer: &Answer, limit: usize, turn: usize, out: &mut Vec<u8>) {
+    let edns = query.edns.as_ref();
+    let mut writer = Writer::new(out, limit, edns);
+    writer.begin(Some(&query.question));
+    let (records, authority, additional): (&[Rr], Option<&Rr>, &[Rr]) = match answer {
+        Answer::Records { answer, additional, .. } => (answer, None, additional),
+        Answer::NoData { aliases, authority } | Answer::NxDomain { aliases, authority, .. } => {
+            (aliases, authority.as_ref(), &[])
+        }
+        Answer::ServFail { authority, .. } => (&[], authority.as_ref(), &[]),
+        Answer::Refused(_) => (&[], None, &[]),
+    };
+    for record in rotated(records, turn) {
+        writer.record(Section::Answer, record);
+    }
+    if let Some(record) = authority {
+        writer.record(Section::Authority, record);
+    }
+    for record in rotated(additional, turn) {
+        writer.record(Section::Additional, record);
+    }
+    let authoritative = !matches!(answer, Answer::Refused(_));
+    let error = extended_error(answer);
+    writer.finish(query.head, Rcode::of(answer), authoritative, edns, error);
+}
+
+/// The records with each run of addresses of one owner and type rotated, so that
+/// clients which take the first spread over all. What is no address (aliases
+/// above all) stays in its place.
+fn rotated(records: &[Rr], turn: usize) -> impl Iterator<Item = &Rr> {
+    let same = |a: &Rr, b: &Rr| {
+        matches!(a.rtype(), Rtype::A | Rtype::AAAA)
+            && a.rtype() == b.rtype()
+            && a.owner() == b.owner()
+    };
+    records.chunk_by(same).flat_map(move |run| {
+        let (before, after) = run.split_at(turn % run.len().max(1));
+        after.iter().chain(before)
+    })
+}
+
+fn extended_error(answer: &Answer) -> Option<(u16, String)> {
+    use crate::answer::Failure;
+    match answer {
+        Answer::ServFail { failure: Failure::NotSynced, .. } => {
+            Some((EDE_NOT_READY, String::new()))
+        }
+        Answer::ServFail { failure, .. } => Some((EDE_OTHER, failure.text())),
+        Answer::Refused(Refusal::OutsideZones) => Some((EDE_NOT_AUTHORITATIVE, String::new())),
+        Answer::Refused(_) => Some((EDE_NOT_SUPPORTED, String::new())),
+        _ => None,
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Section {
+    Answer = 1,
+    Authority = 2,
+    Additional = 3,
+}
+
+/// A message under construction.
+struct Writer<'o> {
+    out: &'o mut Vec<u8>,
+    /// Room for records; what OPT needs is set aside.
+    limit: usize,
+    /// Where names begin that later names may point to.
+    suffixes: Vec<u16>,
+    counts: [u16; 4],
+    truncated: bool,
+}
+
+impl<'o> Writer<'o> {
+    fn new(out: &'o mut Vec<u8>, limit: usize, edns: Option<&Edns>) -> Self {
+        out.clear();
+        out.resize(HEADER, 0);
+        let reserved = if edns.is_some() { OPT_LENGTH } else { 0 };
+        Self {
+            out,
+            limit: limit.min(MESSAGE_MAX).saturating_sub(reserved),
+            suffixes: Vec::with_capacity(SUFFIXES_MAX),
+            counts: [0; 4],
+            truncated: false,
+        }
+    }
+
+    fn begin(&mut self, question: Option<&Question>) {
+        let Some(question) = question else { return };
+        let Ok(()) = self.append_compressed_name(&question.name);
+        self.out.extend_from_slice(&question.kind.to_int().to_be_bytes());
+        self.out.extend_from_slice(&question.class.to_int().to_be_bytes());
+        self.counts[0] = 1;
+    }
+
+    /// Adds a record if it fits, else drops it and all that would come later: a
+    /// reply that is cut has a beginning, not holes.
+    fn record(&mut self, section: Section, record: &Rr) {
+        if self.truncated {
+            return;
+        }
+        let before = self.out.len();
+        let Ok(()) = Record::compose(record, self);
+        if self.out.len() > self.limit {
+            self.truncate(before);
+            self.truncated = true;
+        } else {
+            self.counts[section as usize] += 1;
+        }
+    }
+
+    fn finish(
+        mut self,
+        head: Head,
+        rcode: Rcode,
+        authoritative: bool,
+        edns: Option<&Edns>,
+        error: Option<(u16, String)>,
+    ) {
+        let code = rcode as u16;
+        if let Some(edns) = edns {
+            self.option_record(code, *edns, error);
+        }
+        let [high, low] = head.id.to_be_bytes();
+        let flag = |set: bool, bit: u8| if set { bit } else { 0 };
+        let first = 0x80
+            | (head.opcode & 0xf) << 3
+            | flag(authoritative, 0x04)
+            | flag(self.truncated, 0x02)
+            | flag(head.recursion_desired, 0x01);
+        // RA stays clear: nothing is asked on behalf of clients.
+        let second = flag(head.checking_disabled, 0x10) | (code & 0xf) as u8;
+        let mut header = [0; HEADER];
+        header[..4].copy_from_slice(&[high, low, first, second]);
+        for (place, count) in header[4..].chunks_exact_mut(2).zip(self.counts) {
+            place.copy_from_slice(&count.to_be_bytes());
+        }
+        self.out[..HEADER].copy_from_slice(&header);
+    }
+
+    /// The OPT record (RFC 6891, 6.1). An extended error is added where it fits.
+    fn option_record(&mut self, code: u16, edns: Edns, error: Option<(u16, String)>) {
+        let mut options = Vec::new();
+        if let Some((number, text)) = error {
+            let length = 2 + text.len();
+            if self.out.len() + 4 + length <= self.limit
+                && let Ok(length) = u16::try_from(length)
+            {
+                options.extend_from_slice(&15_u16.to_be_bytes());
+                options.extend_from_slice(&length.to_be_bytes());
+                options.extend_from_slice(&number.to_be_bytes());
+                options.extend_from_slice(text.as_bytes());
+            }
+        }
+        let flags = if edns.dnssec_ok { 0x80 } else { 0 };
+        let length = u16::try_from(options.len()).unwrap_or_default();
+        self.out.extend_from_slice(&[0]);
+        self.out.extend_from_slice(&Rtype::OPT.to_int().to_be_bytes());
+        self.out.extend_from_slice(&UDP_PAYLOAD_MAX.to_be_bytes());
+        self.out.extend_from_slice(&[(code >> 4) as u8, 0, flags, 0]);
+        self.out.extend_from_slice(&length.to_be_bytes());
+        self.out.extend_from_slice(&options);
+        self.counts[3] += 1;
+    }
+
+    /// Finds an earlier place where exactly these labels stand.
+    fn earlier(&self, suffix: &[u8]) -> Option<u16> {
+        self.suffixes.iter().copied().find(|start| self.stands_at(usize::from(*start), suffix))
+    }
+
+    fn stands_at(&self, mut at: usize, mut suffix: &[u8]) -> bool {
+        loop {
+            let (Some(here), Some(wanted)) = (self.out.get(at), suffix.first()) else {
+                return false;
+            };
+            if *here >= 0xc0 {
+                let Some(low) = self.out.get(at + 1) else { return false };
+                at = usize::from(*here & 0x3f) << 8 | usize::from(*low);
+                continue;
+            }
+            let length = usize::from(*wanted) + 1;
+            let (Some(label), Some(asked)) = (self.out.get(at..at + length), suffix.get(..length))
+            else {
+                return false;
+            };
+            if label != asked {
+                return false;
+            }
+            if *wanted == 0 {
+                return true;
+            }
+            at += length;
+            suffix = &suffix[length..];
+        }
+    }
+}
+
+impl OctetsBuilder for Writer<'_> {
+    type AppendError = Infallible;
+
+    fn append_slice(&mut self, slice: &[u8]) -> Result<(), Infallible> {
+        self.out.extend_from_slice(slice);
+        Ok(())
+    }
+}
+
+impl AsRef<[u8]> for Writer<'_> {
+    fn as_ref(&self) -> &[u8] {
+        self.out
+    }
+}
+
+impl AsMut<[u8]> for Writer<'_> {
+    fn as_mut(&mut self) -> &mut [u8] {
+        self.out
+    }
+}
+
+impl Truncate for Writer<'_> {
+    fn truncate(&mut self, len: usize) {
+        self.out.truncate(len);
+        self.suffixes.retain(|start| usize::from(*start) < len);
+    }
+}
+
+impl Composer for Writer<'_> {
+    fn append_compressed_name<N: ToName + ?Sized>(&mut self, name: &N) -> Result<(), Infallible> {
+        let plain = name.to_vec();
+        let mut rest = plain.as_slice();
+        while let Some(length) = rest.first().copied().filter(|length| *length > 0) {
+            if let Some(earlier) = self.earlier(rest) {
+                return self.append_slice(&(0xc000 | earlier).to_be_bytes());
+            }
+            // A pointer has 14 bits.
+            if let Ok(start) = u16::try_from(self.out.len())
+                && start < 0x4000
+                && self.suffixes.len() < SUFFIXES_MAX
+            {
+                self.suffixes.push(start);
+            }
+            let (label, others) = rest.split_at(usize::from(length) + 1);
+            self.out.extend_from_slice(label);
+            rest = others;
+        }
+        self.append_slice(&[0])
+    }
+
+    fn can_compress(&self) -> bool {
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use domain::{base::Message, rdata::Srv};
+
+    use super::*;
+    use crate::{
+        message::{
+            parse,
+            tests::{opt, packet},
+        },
+        name::{self, record},
+        records::address,
+    };
+
+    fn query(name: &str, kind: Rtype, edns_size: Option<u16>) -> Query {
+        let mut bytes = packet(name, kind);
+        if let Some(size) = edns_size {
+            bytes[11] = 1;
+            bytes.extend(opt(size, 0, &[]));
+        }
+        match parse(&bytes) {
+            Incoming::Query(query) => query,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn addresses(owner: &str, count: u8) -> Vec<Rr> {
+        let owner = name::parse(owner).unwrap();
+        (1..=count).map(|last| address(&owner, 5, [10, 0, 0, last].into())).collect()
+    }
+
+    fn records(answer: Vec<Rr>, additional: Vec<Rr>) -> Answer {
+        Answer::Records { answer, additional, elsewhere: None }
+    }
+
+    #[test]
+    fn an_owner_like_the_question_becomes_a_pointer_and_others_keep_their_case() {
+        let query = query("_HtTp._TcP.sVc1.TeSt.SvC.cLuStEr.LoCaL", Rtype::SRV, None);
+        let target = name::parse("svc1.test.svc.cLuStEr.LoCaL").unwrap();
+        let owner = query.question.name.clone();
+        let answer = records(
+            vec![record(&owner, 5, Srv::new(0, 100, 80, target.clone()))],
+            vec![address(&target, 5, [10, 0, 0, 1].into())],
+        );
+        let mut out = Vec::new();
+        reply(&query, &answer, 512, 0, &mut out);
+        let question_end = HEADER + owner.len() + 4;
+        assert_eq!(out[question_end..question_end + 2], [0xc0, 12]);
+        let message = Message::from_octets(out).unwrap();
+        let text: Vec<String> = message
+            .additional()
+            .unwrap()
+            .map(|record| record.unwrap().owner().to_string())
+            .collect();
+        assert_eq!(text, ["svc1.test.svc.cLuStEr.LoCaL"]);
+    }
+
+    #[test]
+    fn what_does_not_fit_is_cut_whole_and_told() {
+        for (edns, count, fits, truncated) in [
+            (None, 20, 20, false),
+            (None, 60, 29, true),
+            (Some(1232), 60, 60, false),
+            (Some(1232), 100, 73, true),
+        ] {
+            let query = query("a.b.svc.cluster.local", Rtype::A, edns);
+            let answer = records(addresses("a.b.svc.cluster.local", count), vec![]);
+            let mut out = Vec::new();
+            reply(&query, &answer, query.udp_limit(UDP_PAYLOAD_MAX), 0, &mut out);
+            assert!(out.len() <= query.udp_limit(UDP_PAYLOAD_MAX));
+            let message = Message::from_octets(out).unwrap();
+            assert_eq!(message.header_counts().ancount(), fits, "{edns:?} {count}");
+            assert_eq!(message.header().tc(), truncated, "{edns:?} {count}");
+            assert_eq!(message.opt().is_some(), edns.is_some());
+        }
+    }
+
+    #[test]
+    fn addresses_rotate_and_aliases_stay() {
+        let alias = record(
+            &name::parse("x.y").unwrap(),
+            5,
+            domain::rdata::Cname::new(name::parse("a.b").unwrap()),
+        );
+        let list: Vec<Rr> = [vec![alias.clone()], addresses("a.b", 3)].concat();
+        for turn in 0..7 {
+            let order: Vec<&Rr> = rotated(&list, turn).collect();
+            assert_eq!(order[0], &alias);
+            assert_eq!(order[1], &list[1 + turn % 3]);
+            assert_eq!(order.len(), 4);
+        }
+    }
+}

@@ -1,0 +1,304 @@
+//! The open cases, asked over a real socket.
+//!
+//! Every case of `testdata/cases.json` is either asked and compared, or named in
+//! [`NOT_YET`] with the feature that it waits for. A case that is named there
+//! and passes fails the test: the list is what is missing, not what was skipped.
+
+use std::collections::BTreeMap;
+
+use domain::{
+    base::{Message, ParsedName, ParsedRecord, Rtype, iana::Class},
+    rdata::AllRecordData,
+};
+use portolan_dns::{PodNames, Settings, Zone};
+use portolan_testkit::{Live, fixture};
+use serde_json::{Value, json};
+
+use crate::client::{Ask, PATIENCE, Server, message, tcp, udp};
+
+/// Cases that wait for something, with what they wait for.
+const NOT_YET: &[(&str, &str)] = &[
+    ("main-043", "forwarding"),
+    ("main-044", "forwarding"),
+    ("ci-222", "forwarding, fallthrough"),
+    ("spec-263", "forwarding"),
+    ("spec-265", "forwarding"),
+    ("ci-223", "fallthrough"),
+    ("ci-228", "autopath"),
+    ("ci-231", "autopath"),
+    ("mc-", "multi-cluster zone"),
+    ("ext-", "external names"),
+    ("zonal-186", "zonal names"),
+    ("zonal-187", "zonal names"),
+    ("zonal-189", "zonal names"),
+    ("zonal-194", "zonal names"),
+    ("zonal-195", "zonal names"),
+    ("zonal-196", "zonal names"),
+];
+
+/// Cases that we answer differently on purpose.
+const DECIDED: &[(&str, &str)] =
+    &[("main-051", "SERVFAIL for the whole zone until every source has told all it knows")];
+
+#[tokio::test]
+async fn open_cases() {
+    let table: Value = serde_json::from_str(include_str!("../../testdata/cases.json")).unwrap();
+    let cases = table["cases"].as_array().unwrap();
+    let (mut passed, mut wrong) = (0, Vec::new());
+    let mut waiting: BTreeMap<&str, usize> = BTreeMap::new();
+    for case in cases {
+        let id = case["id"].as_str().unwrap();
+        let listed = |list: &'static [(&str, &'static str)]| {
+            list.iter().find(|(prefix, _)| id.starts_with(prefix)).map(|(_, what)| *what)
+        };
+        let verdict = ask(&table, case).await;
+        match (listed(NOT_YET).or(listed(DECIDED)), verdict) {
+            (None, Ok(())) => passed += 1,
+            (None, Err(difference)) => wrong.push(format!("{id}: {difference}")),
+            (Some(what), Ok(())) => wrong.push(format!("{id} passes, but is listed: {what}")),
+            (Some(what), Err(_)) => *waiting.entry(what).or_default() += 1,
+        }
+    }
+    let left: usize = waiting.values().sum();
+    assert!(wrong.is_empty(), "{} of {} wrong:\n{}", wrong.len(), cases.len(), wrong.join("\n"));
+    assert_eq!(passed + left, cases.len());
+    println!("{passed} of {} cases pass; waiting: {waiting:?}", cases.len());
+    // Raise it with each feature; never lower it.
+    assert!(passed >= PASSED_MIN, "only {passed} cases pass");
+}
+
+/// How many cases pass today.
+const PASSED_MIN: usize = 111;
+
+async fn ask(table: &Value, case: &Value) -> Result<(), String> {
+    let mut fixture = table["fixtures"][case["fixture"].as_str().unwrap()].clone();
+    if let Some(changes) = case["override"].as_object() {
+        for (key, value) in changes {
+            fixture["config"][key] = value.clone();
+        }
+    }
+    step(&mut fixture, case);
+    let settings = settings(&fixture)?;
+    let world = fixture::world(&fixture)?;
+    let server = if fixture["config"]["synced"] == false {
+        let hub = portolan_catalog::Hub::new(portolan_model::Version::first(0));
+        let mut catalog = portolan_catalog::Catalog::new(hub.clone());
+        let mut reports = world.reports();
+        reports.pop();
+        catalog.apply(reports, 1);
+        Server::start(hub, settings).await
+    } else {
+        Server::start(Live::new(&world).hub().clone(), settings).await
+    };
+    let outcome = exchange(&server, case).await;
+    server.stop().await;
+    outcome
+}
+
+async fn exchange(server: &Server, case: &Value) -> Result<(), String> {
+    let name = case["qname"].as_str().unwrap();
+    let kind: Rtype = case["qtype"].as_str().unwrap().parse().map_err(|_| "unknown type")?;
+    let mut ask = Ask::new(if name.starts_with('(') { "x." } else { name }, kind);
+    if case["qclass"] == "CH" {
+        ask.class = Class::CH;
+    }
+    if let Some(version) = case["edns"]["version"].as_u64() {
+        ask.edns = Some((1232, u8::try_from(version).unwrap()));
+    }
+    let mut packet = ask.packet();
+    if let Some(count) = case["qdcount"].as_u64() {
+        packet[5] = u8::try_from(count).unwrap();
+    }
+    let mut reply = None;
+    if case["transport"] != "tcp" {
+        let bytes = udp(server.address(), &packet, PATIENCE).await.ok_or("no reply over UDP")?;
+        let cut = Message::from_slice(&bytes).is_ok_and(|message| message.header().tc());
+        // A cut reply is asked for again over TCP, unless the case is about it.
+        reply = (!cut || case["tc"] == true).then_some(bytes);
+    }
+    let reply = match reply {
+        Some(reply) => reply,
+        None => tcp(server.address(), &packet).await.ok_or("no reply over TCP")?,
+    };
+    compare(&message(reply), case, ask.edns.is_some())
+}
+
+fn compare(reply: &Message<Vec<u8>>, case: &Value, edns: bool) -> Result<(), String> {
+    let sensitive = case["case_sensitive"] == true;
+    let rcode = reply.opt_rcode().to_string();
+    let expected_rcode = case["rcode"].as_str().unwrap();
+    let header = reply.header();
+    let mut differences = Vec::new();
+    let mut differ = |what: &str, found: String, expected: String| {
+        if found != expected {
+            differences.push(format!("{what} is {found}, expected {expected}"));
+        }
+    };
+    differ("rcode", rcode, expected_rcode.to_owned());
+    let (answer, authority, additional) = sections(reply, sensitive);
+    differ("answer", show(&answer), expected(case, "answer", sensitive));
+    // An empty authority of a refusal means: nothing is required.
+    let required = !matches!(expected_rcode, "REFUSED" | "FORMERR" | "NOTIMP");
+    if required {
+        differ("authority", show(&authority), expected(case, "authority", sensitive));
+        differ("AA", header.aa().to_string(), (expected_rcode != "BADVERS").to_string());
+        differ("TC", header.tc().to_string(), (case["tc"] == true).to_string());
+    }
+    differ("additional", show(&additional), expected(case, "additional", sensitive));
+    differ("RA", header.ra().to_string(), "false".to_owned());
+    differ("RD", header.rd().to_string(), "true".to_owned());
+    differ("OPT", reply.opt().is_some().to_string(), edns.to_string());
+    // A CNAME stands before the records of its target.
+    let alias = answer.iter().rposition(|line| line.contains(" CNAME "));
+    let first = answer.iter().position(|line| !line.contains(" CNAME "));
+    if let (Some(alias), Some(first)) = (alias, first) {
+        differ("the alias comes first", (alias < first).to_string(), "true".to_owned());
+    }
+    if differences.is_empty() { Ok(()) } else { Err(differences.join("; ")) }
+}
+
+type Record<'a> =
+    domain::base::Record<ParsedName<&'a [u8]>, AllRecordData<&'a [u8], ParsedName<&'a [u8]>>>;
+
+fn sections(reply: &Message<Vec<u8>>, sensitive: bool) -> (Vec<String>, Vec<String>, Vec<String>) {
+    let lines = |section: domain::base::message::RecordSection<'_, Vec<u8>>| -> Vec<String> {
+        section
+            .map(|record: Result<ParsedRecord<'_, Vec<u8>>, _>| {
+                let record: Record<'_> =
+                    record.unwrap().into_record().unwrap().expect("a type we know");
+                line(&record.to_string(), sensitive)
+            })
+            .filter(|line| !line.contains(" OPT "))
+            .collect()
+    };
+    (
+        lines(reply.answer().unwrap()),
+        lines(reply.authority().unwrap()),
+        lines(reply.additional().unwrap()),
+    )
+}
+
+/// One record in the form of the case file: serials do not count, nor does case.
+fn line(text: &str, sensitive: bool) -> String {
+    let mut fields: Vec<&str> = text.split_whitespace().collect();
+    if fields.get(3) == Some(&"SOA") && fields.len() > 6 {
+        fields[6] = "*";
+    }
+    let mut line = fields.join(" ");
+    // `domain` prints the target of an SRV without its last dot.
+    if fields.get(3) == Some(&"SRV") && !line.ends_with('.') {
+        line.push('.');
+    }
+    if sensitive {
+        return line;
+    }
+    let upper =
+        [" IN ", " SOA ", " CNAME ", " AAAA ", " SRV ", " PTR ", " TXT ", " NS ", " A ", " OPT "];
+    upper
+        .iter()
+        .fold(line.to_lowercase(), |line, word| line.replacen(&word.to_lowercase(), word, 1))
+}
+
+fn expected(case: &Value, section: &str, sensitive: bool) -> String {
+    let lines = case[section].as_array().into_iter().flatten();
+    show(&lines.map(|text| line(text.as_str().unwrap(), sensitive)).collect::<Vec<_>>())
+}
+
+/// As a set.
+fn show(lines: &[String]) -> String {
+    let mut lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+    lines.sort_unstable();
+    format!("[{}]", lines.join(", "))
+}
+
+fn settings(fixture: &Value) -> Result<Settings, String> {
+    let config = &fixture["config"];
+    let ttl = u32::try_from(config["ttl"].as_u64().unwrap_or(5)).unwrap();
+    let texts = |value: &Value| -> Vec<String> {
+        let values = value.as_array().into_iter().flatten();
+        values.filter_map(Value::as_str).map(str::to_owned).collect()
+    };
+    let zones = texts(&config["zones"])
+        .iter()
+        .filter(|zone| *zone != "clusterset.local.")
+        .map(|zone| Zone::new(zone).ok_or(format!("{zone}: no zone")))
+        .collect::<Result<_, _>>()?;
+    let exposed = texts(&config["namespaces"]);
+    Ok(Settings {
+        zones,
+        ttl_seconds: ttl,
+        // As under a Corefile.
+        negative_ttl_seconds: ttl,
+        pods: match config["pods"].as_str() {
+            Some("insecure") => PodNames::Insecure,
+            Some("verified") => PodNames::Verified,
+            _ => PodNames::Disabled,
+        },
+        namespaces: (!exposed.is_empty())
+            .then(|| exposed.iter().map(|name| name.as_str().into()).collect()),
+        endpoint_pod_names: config["endpoint_pod_names"] == true,
+        endpoints: config["noendpoints"] != true,
+        empty_services: config["ignore_empty_service"] != true,
+        own_addresses: texts(&config["server_ips"])
+            .iter()
+            .map(|ip| std::net::SocketAddr::new(ip.parse().unwrap(), 53))
+            .collect(),
+    })
+}
+
+/// The change that a case describes in words, made to the fixture.
+fn step(fixture: &mut Value, case: &Value) {
+    let find = |list: &mut Value, name: &str| -> usize {
+        let items = list.as_array().unwrap();
+        items.iter().position(|item| item["name"] == name).unwrap()
+    };
+    match case["id"].as_str().unwrap() {
+        // "The DNS server itself is its endpoint."
+        "ci-206" => {
+            fixture["config"]["server_ips"] = json!(["10.20.0.53"]);
+            push(
+                &mut fixture["endpointslices"],
+                json!({
+                    "name": "kube-dns", "namespace": "kube-system", "service": "kube-dns",
+                    "ports": [{"name": "dns", "protocol": "UDP", "port": 53}],
+                    "endpoints": [{"address": "10.20.0.53", "ready": true}],
+                }),
+            );
+        }
+        "ci-208" => {
+            let ports = json!([{"name": "http", "protocol": "TCP", "port": 80}]);
+            push(
+                &mut fixture["services"],
+                json!({
+                    "name": "new-svc", "namespace": "test-1", "clusterIPs": ["10.96.0.222"],
+                    "ports": ports,
+                }),
+            );
+            push(
+                &mut fixture["endpointslices"],
+                json!({
+                    "name": "new-svc", "namespace": "test-1", "service": "new-svc", "ports": ports,
+                    "endpoints": [{"address": "172.17.0.222", "ready": true}],
+                }),
+            );
+        }
+        "e2e-245" => {
+            let services = &mut fixture["services"];
+            let place = find(services, "dns-test-service-3");
+            services[place]["externalName"] = json!("bar.example.com");
+        }
+        "e2e-246" => {
+            let services = &mut fixture["services"];
+            let place = find(services, "dns-test-service-3");
+            services[place] = json!({
+                "name": "dns-test-service-3", "namespace": "dns-1", "clusterIPs": ["10.96.7.8"],
+                "ports": [{"name": "http", "protocol": "TCP", "port": 80}],
+            });
+        }
+        id => assert!(case["step"].is_null(), "{id}: the step is not made"),
+    }
+}
+
+fn push(list: &mut Value, item: Value) {
+    list.as_array_mut().unwrap().push(item);
+}

@@ -1,0 +1,9 @@
+//! The DNS face as programs meet it: over sockets.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests stand outside test functions")]
+
+mod cases;
+mod client;
+mod dig;
+mod face;
+mod sockets;
