@@ -13,6 +13,8 @@ use portolan_model::{
     EndpointSlice, Event, Fact, FactKey, Name, ObjectName, Origin, Service, ServiceKey, SourceId,
 };
 
+use crate::intern::Interner;
+
 /// What a batch of events has touched.
 #[derive(Debug, Default)]
 pub(crate) struct Touched {
@@ -57,10 +59,13 @@ pub(crate) struct Source {
 /// All that all sources have said.
 #[derive(Debug, Default)]
 pub(crate) struct Facts {
+    names: Interner,
     pub(crate) sources: BTreeMap<SourceId, Source>,
     /// Which slices list endpoints of a service: the way from a service to its
     /// facts without a walk over all slices.
-    slices: BTreeMap<ServiceKey, BTreeSet<(SourceId, Origin, ObjectName)>>,
+    /// A sorted list each: nearly all services have one slice, and a set would
+    /// cost ten times as much for it.
+    slices: BTreeMap<ServiceKey, Vec<(SourceId, Origin, ObjectName)>>,
 }
 
 impl Facts {
@@ -84,7 +89,13 @@ impl Facts {
                 part.listing += 1;
                 part.listing_open = true;
             }
-            Event::Sighting { part, key, fact } => {
+            Event::Sighting { part, mut key, mut fact } => {
+                self.names.key(&mut key);
+                match &mut *fact {
+                    Fact::EndpointSlice(slice) => self.names.slice(slice),
+                    Fact::Service(service) => self.names.service_key(&mut service.key),
+                    _ => {}
+                }
                 let slot = source.parts.entry(part.clone()).or_default();
                 slot.revision = revision.clone();
                 let listing = slot.listing;
@@ -163,11 +174,12 @@ impl Facts {
         }
         if let (Fact::EndpointSlice(slice), FactKey::EndpointSlice(origin, object)) = (&*fact, &key)
         {
-            self.slices.entry(slice.service.clone()).or_default().insert((
-                source_id.clone(),
-                origin.clone(),
-                object.clone(),
-            ));
+            let listed = self.slices.entry(slice.service.clone()).or_default();
+            let place = (source_id.clone(), origin.clone(), object.clone());
+            if let Err(index) = listed.binary_search(&place) {
+                listed.reserve_exact(1);
+                listed.insert(index, place);
+            }
             touched.services.insert(slice.service.clone());
         }
         note(&key, touched);
@@ -203,7 +215,7 @@ impl Facts {
         object: &ObjectName,
     ) {
         if let Some(slices) = self.slices.get_mut(service) {
-            slices.remove(&(source.clone(), origin.clone(), object.clone()));
+            slices.retain(|(s, o, name)| (s, o, name) != (source, origin, object));
             if slices.is_empty() {
                 self.slices.remove(service);
             }

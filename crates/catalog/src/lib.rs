@@ -27,6 +27,7 @@ pub mod choose;
 mod diff;
 mod facts;
 mod hub;
+mod intern;
 mod merge;
 mod shards;
 mod snapshot;

@@ -1,6 +1,13 @@
 //! Names of things: origins, objects and services.
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{Arc, LazyLock},
+};
+
+/// The built-in origins stand in every key: one string each.
+static KUBERNETES: LazyLock<Name> = LazyLock::new(|| name(Origin::KUBERNETES));
+static REGISTRY: LazyLock<Name> = LazyLock::new(|| name(Origin::REGISTRY));
 
 /// A shared, immutable string. Names repeat in thousands of endpoints; sharing
 /// them is what keeps 100,000 endpoints within the memory budget.
@@ -27,12 +34,12 @@ impl Origin {
 
     /// The origin of Kubernetes Services.
     pub fn kubernetes() -> Self {
-        Self(name(Self::KUBERNETES))
+        Self(KUBERNETES.clone())
     }
 
     /// The origin of the registry on Pods.
     pub fn registry() -> Self {
-        Self(name(Self::REGISTRY))
+        Self(REGISTRY.clone())
     }
 
     /// An origin that the configuration names. `Err` carries what is wrong:
