@@ -44,8 +44,12 @@ fn provide(tool: &Tool) -> Result<()> {
     }
     println!("{}: installing Debian package {}", tool.name, tool.package);
     must(Command::new("apt-get").args(["update", "-qq"]))?;
-    must(Command::new("apt-get").args(["install", "-y", "-qq", "--no-install-recommends"]).arg(tool.package))
-        .context(by_hand)
+    must(
+        Command::new("apt-get")
+            .args(["install", "-y", "-qq", "--no-install-recommends"])
+            .arg(tool.package),
+    )
+    .context(by_hand)
 }
 
 fn find(name: &str) -> Option<PathBuf> {
@@ -54,7 +58,8 @@ fn find(name: &str) -> Option<PathBuf> {
 }
 
 fn is_root() -> Result<bool> {
-    let status = std::fs::read_to_string("/proc/self/status").context("no /proc: is this Linux?")?;
+    let status =
+        std::fs::read_to_string("/proc/self/status").context("no /proc: is this Linux?")?;
     let uid = status.lines().find_map(|line| line.strip_prefix("Uid:"));
     Ok(uid.and_then(|ids| ids.split_whitespace().nth(1)) == Some("0"))
 }

@@ -53,9 +53,8 @@ pub(crate) fn check(root: &Path) -> Result<Vec<String>> {
         .args(["metadata", "--format-version", "1", "--no-deps", "--locked", "--offline"])
         .output()
         .context("cannot run cargo metadata")?;
-    let metadata: Value = serde_json::from_slice(&output.stdout).with_context(|| {
-        format!("cargo metadata: {}", String::from_utf8_lossy(&output.stderr))
-    })?;
+    let metadata: Value = serde_json::from_slice(&output.stdout)
+        .with_context(|| format!("cargo metadata: {}", String::from_utf8_lossy(&output.stderr)))?;
     let packages = metadata.get("packages").and_then(Value::as_array).context("no packages")?;
     let mut findings = Vec::new();
     for package in packages {
@@ -84,7 +83,8 @@ fn arrow(from: &str, to: &str, kind: &str) -> Option<String> {
         return (!fine).then(|| format!("{from} names {to}; only {users:?} may"));
     }
     if to == "testkit" {
-        return (!development && !outside).then(|| format!("{from} depends on testkit outside tests"));
+        return (!development && !outside)
+            .then(|| format!("{from} depends on testkit outside tests"));
     }
     let ours = allowed.contains_key(to) || to == "portolan";
     if !ours || outside || from == "portolan" {

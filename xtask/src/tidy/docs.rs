@@ -52,7 +52,8 @@ pub(crate) fn reason_codes(root: &Path) -> Result<Vec<String>> {
         .map(ToOwned::to_owned)
         .collect();
     let missing = codes.difference(&sections).map(|code| format!("{code} has no section"));
-    let stale = sections.difference(&codes).map(|code| format!("{code} is described and not given"));
+    let stale =
+        sections.difference(&codes).map(|code| format!("{code} is described and not given"));
     Ok(missing.chain(stale).collect())
 }
 
@@ -68,8 +69,10 @@ pub(crate) fn metrics(root: &Path) -> Result<Vec<String>> {
         let source = text(&path)?;
         for prefix in PREFIXES {
             for rest in source.split(prefix).skip(1) {
-                let name: String =
-                    rest.chars().take_while(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || *c == '_').collect();
+                let name: String = rest
+                    .chars()
+                    .take_while(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || *c == '_')
+                    .collect();
                 let metric = format!("{}{name}", prefix.trim_start_matches('"'));
                 if !document.contains(&format!("`{metric}`")) {
                     findings.push(format!("{metric} ({})", shown(root, &path)));

@@ -26,12 +26,14 @@ pub(crate) fn dead_files(root: &Path) -> Result<Vec<String>> {
         let parent = path.parent().unwrap_or(root);
         let folder = parent.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         // Cargo finds these by itself.
-        let entry = matches!(stem, "lib" | "main" | "build") || matches!(folder, "bin" | "examples" | "benches");
+        let entry = matches!(stem, "lib" | "main" | "build")
+            || matches!(folder, "bin" | "examples" | "benches");
         let entry = entry || (folder == "tests" && stem == "it");
         if entry {
             continue;
         }
-        let (name, at) = if stem == "mod" { (folder, parent.parent().unwrap_or(root)) } else { (stem, parent) };
+        let (name, at) =
+            if stem == "mod" { (folder, parent.parent().unwrap_or(root)) } else { (stem, parent) };
         let declared = declaring_files(at).iter().any(|file| {
             text(file).is_ok_and(|source| {
                 source.lines().any(|line| {
@@ -74,7 +76,12 @@ pub(crate) fn unsafe_forbidden(root: &Path) -> Result<Vec<String>> {
 /// Nothing is left lying about: notes to oneself, paths of a machine.
 pub(crate) fn leftovers(root: &Path) -> Result<Vec<String>> {
     // Spelt in two parts, so that this file does not find itself.
-    let words = [concat!("FIX", "ME"), concat!("XX", "X:"), concat!("/wo", "rk/"), concat!("arti", "factory")];
+    let words = [
+        concat!("FIX", "ME"),
+        concat!("XX", "X:"),
+        concat!("/wo", "rk/"),
+        concat!("arti", "factory"),
+    ];
     let mut findings = Vec::new();
     for ending in [".rs", ".md", ".toml", ".yaml", ".sh"] {
         for path in files(root, ending)? {
