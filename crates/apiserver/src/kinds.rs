@@ -352,6 +352,10 @@ pub static SELF_SUBJECT_RULES_REVIEWS: Kind = Kind {
     )
 };
 
+/// The body of `serviceaccounts/token`; it has no URL of its own.
+pub static TOKEN_REQUESTS: Kind =
+    grouped!("authentication.k8s.io", "v1", "TokenRequest", "tokenrequests", "tokenrequest");
+
 /// Kinds that are only ever created and never stored: a question with its answer.
 pub static VIRTUAL: &[&Kind] = &[
     &TOKEN_REVIEWS,

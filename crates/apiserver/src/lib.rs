@@ -12,12 +12,14 @@
 //! process. [`Status`] is the shape of every refusal on the way.
 #![forbid(unsafe_code)]
 
+pub mod http;
 pub mod kinds;
 pub mod registry;
 pub mod schema;
 pub mod status;
 pub mod store;
 
+pub use http::{Config, Running, StartError, start};
 pub use kinds::Kind;
 pub use registry::{Caller, Registry};
 pub use status::{Cause, Status};

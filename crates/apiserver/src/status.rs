@@ -40,6 +40,8 @@ pub struct Details {
     pub causes: Vec<Cause>,
     /// Seconds after which a retry is worth it.
     pub retry_after_seconds: Option<u32>,
+    /// Where a list may go on although its revision is gone; shown in the metadata.
+    pub continue_token: String,
 }
 
 /// One reason among several, usually about one field.
@@ -365,6 +367,9 @@ impl Status {
             "reason": self.reason,
         });
         if let Some(details) = &self.details {
+            if !details.continue_token.is_empty() {
+                status["metadata"]["continue"] = details.continue_token.as_str().into();
+            }
             status["details"] = details.to_value();
         }
         status["code"] = self.code.into();

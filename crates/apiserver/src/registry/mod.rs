@@ -28,6 +28,7 @@ mod rules;
 mod scale;
 pub mod selection;
 mod service;
+mod tokens;
 mod update;
 
 use std::{
@@ -40,13 +41,16 @@ use portolan_runtime::{Clock, SystemClock};
 use serde_json::Value;
 
 use self::allocators::Allocators;
+pub(crate) use self::rules::check_type;
 pub use self::{
+    access::{Action, Decision},
     allocators::Cidr,
     caller::{BoundPod, Caller, EXTRA_POD_NAME, EXTRA_POD_UID, MASTERS},
     delete::{DeleteOptions, Deleted, Preconditions, Propagation},
     patch::Patch,
     pods::{LogOptions, LogStream, PodLogs},
     selection::{FieldSelector, LabelSelector},
+    tokens::{ISSUER, TOKEN_SECONDS_MAX, TOKEN_SECONDS_MIN, TokenSubject, Tokens},
 };
 use crate::{
     Kind, Status, kinds,
@@ -67,6 +71,9 @@ pub struct Options {
     pub pod_cidrs: Vec<Cidr>,
     /// Tells the time of `creationTimestamp` and `deletionTimestamp`.
     pub clock: Arc<dyn Clock>,
+    /// Secret that signs the tokens of ServiceAccounts; `None` makes one that lives as long as
+    /// the process.
+    pub token_key: Option<Vec<u8>>,
 }
 
 impl Default for Options {
@@ -76,6 +83,7 @@ impl Default for Options {
             node_ports: NODE_PORTS_DEFAULT,
             pod_cidrs: Vec::new(),
             clock: Arc::new(SystemClock),
+            token_key: None,
         }
     }
 }
@@ -159,11 +167,16 @@ struct Inner {
     /// Nodes whose Pods end gracefully, because something in this process stops them.
     agents: RwLock<BTreeSet<String>>,
     pod_logs: OnceLock<Arc<dyn PodLogs>>,
+    tokens: Tokens,
 }
 
 impl Registry {
     /// A registry over a store. What Services hold is read out of the store once, here.
     pub fn new(store: Store, options: Options) -> Registry {
+        let tokens = match &options.token_key {
+            Some(key) => Tokens::new(key),
+            None => Tokens::new(&rand::random::<[u8; 32]>()),
+        };
         let allocators =
             Arc::new(Allocators::new(&options.service_cidrs, options.node_ports.clone()));
         let registry = Registry {
@@ -173,6 +186,7 @@ impl Registry {
                 allocators,
                 agents: RwLock::default(),
                 pod_logs: OnceLock::new(),
+                tokens,
             }),
         };
         for service in registry.list(&kinds::SERVICES, None).1 {

@@ -80,8 +80,8 @@ pub(crate) fn apply(kind: &Kind, old: &Value, patch: &Patch) -> Result<Value, St
         Patch::Json(patch) => kube_patch::json_patch(old, patch).map_err(refused),
         Patch::Merge(patch) => Ok(kube_patch::merge_patch(old, patch)),
         Patch::Strategic(patch) => {
-            let _ = (kind, patch);
-            Err(Status::unsupported_media_type("strategic merge is not held yet"))
+            let schema = kube_patch::schema_for(kind.group, kind.version, kind.kind);
+            kube_patch::strategic_merge(old, patch, schema).map_err(refused)
         }
         Patch::Apply(_) => Err(Status::internal("an apply is no patch of a document")),
     }

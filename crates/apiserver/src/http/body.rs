@@ -1,0 +1,89 @@
+//! Request bodies: read within limits, decoded by content type.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, header};
+use http_body::Body;
+use http_body_util::{BodyExt, Limited};
+use serde_json::Value;
+
+use crate::{Status, kinds::Kind};
+
+/// Largest request body (apiserver `MaxRequestBodyBytes`).
+pub(crate) const BODY_BYTES_MAX: usize = 3 << 20;
+/// Time for a body to arrive whole; the real server's `--request-timeout`.
+const BODY_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The encodings of bodies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Encoding {
+    Json,
+    Yaml,
+    Protobuf,
+}
+
+/// Reads a whole body.
+pub(crate) async fn read<B>(body: B) -> Result<Bytes, Status>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let too_large =
+        || Status::too_large(format!("Request entity too large: limit is {BODY_BYTES_MAX}"));
+    if body.size_hint().lower() > BODY_BYTES_MAX as u64 {
+        return Err(too_large());
+    }
+    match tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, BODY_BYTES_MAX).collect()).await {
+        Err(_) => Err(Status::new(408, "Timeout", "the request body did not arrive in time")),
+        Ok(Ok(whole)) => Ok(whole.to_bytes()),
+        Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => Err(too_large()),
+        Ok(Err(error)) => Err(Status::bad_request(format!("the request body broke off: {error}"))),
+    }
+}
+
+/// The media type without parameters; empty when absent.
+pub(crate) fn media_type(headers: &HeaderMap) -> &str {
+    let text = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    text.split(';').next().unwrap_or_default().trim()
+}
+
+/// The encoding of an object in a body.
+pub(crate) fn encoding(headers: &HeaderMap) -> Result<Encoding, Status> {
+    match media_type(headers) {
+        "" | "application/json" | "*/*" => Ok(Encoding::Json),
+        "application/yaml" => Ok(Encoding::Yaml),
+        "application/vnd.kubernetes.protobuf" => Ok(Encoding::Protobuf),
+        other => Err(Status::unsupported_media_type(format!(
+            "the body of the request was in an unknown format - accepted media types include: \
+             application/json, application/yaml, application/vnd.kubernetes.protobuf (not {other})"
+        ))),
+    }
+}
+
+/// The object in a body, meant to be of a kind.
+pub(crate) fn object(headers: &HeaderMap, body: &[u8], expected: &str) -> Result<Value, Status> {
+    let undecodable = |why: &dyn std::fmt::Display| {
+        Status::bad_request(format!("{expected}: the object provided is unrecognized: {why}"))
+    };
+    match encoding(headers)? {
+        Encoding::Json => serde_json::from_slice(body).map_err(|e| undecodable(&e)),
+        Encoding::Yaml => yaml(body).map_err(|e| undecodable(&e)),
+        Encoding::Protobuf => decode_protobuf(body),
+    }
+}
+
+/// A YAML document as JSON.
+pub(crate) fn yaml(body: &[u8]) -> Result<Value, String> {
+    serde_norway::from_slice(body).map_err(|e| e.to_string())
+}
+
+fn decode_protobuf(body: &[u8]) -> Result<Value, Status> {
+    let _ = body;
+    Err(Status::unsupported_media_type("protobuf is not held yet"))
+}
+
+/// The name of a kind in messages about bodies.
+pub(crate) fn expected(kind: &Kind) -> String {
+    format!("{} in version {:?}", kind.kind, kind.version)
+}

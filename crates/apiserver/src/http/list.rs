@@ -1,0 +1,323 @@
+//! Lists: pages of stored bytes, spliced into one document.
+//!
+//! Without a selector, a Table or a partial form nothing is parsed: the items
+//! of the answer are slices of the records, minus the type that every stored
+//! object begins with. Chunks are consistent: the continue token carries the
+//! revision of the first page, and the store answers later pages as of that
+//! revision, or with 410 and a token that goes on without consistency.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD as BASE64};
+use bytes::{BufMut, Bytes, BytesMut};
+use serde_json::{Value, json};
+
+use super::{
+    filter::Filter,
+    query::Query,
+    respond::{self, Answer},
+    table::Shape,
+};
+use crate::{
+    Status,
+    registry::{self, Registry, object},
+    store::{Key, Record},
+};
+
+/// Bytes per piece of a spliced list: a few TLS records.
+const PIECE_BYTES: usize = 64 << 10;
+/// Records looked at per step when a selector drops most of them.
+const STEP_RECORDS: usize = 500;
+
+/// Where and when a list continues.
+#[derive(Debug, PartialEq)]
+struct Continue {
+    /// `None` goes on with the present: an inconsistent continuation.
+    revision: Option<u64>,
+    after: String,
+}
+
+impl Continue {
+    fn encode(&self) -> String {
+        let revision = self.revision.map_or(-1, |r| i64::try_from(r).unwrap_or(i64::MAX));
+        BASE64
+            .encode(json!({"v": "meta.k8s.io/v1", "rv": revision, "start": self.after}).to_string())
+    }
+
+    fn decode(token: &str) -> Result<Continue, Status> {
+        let bad = || Status::bad_request("continue key is not valid");
+        let bytes = BASE64.decode(token.trim_end_matches('=')).map_err(|_| bad())?;
+        let value: Value = serde_json::from_slice(&bytes).map_err(|_| bad())?;
+        let after = value.get("start").and_then(Value::as_str).ok_or_else(bad)?.to_owned();
+        let revision = value.get("rv").and_then(Value::as_i64).ok_or_else(bad)?;
+        Ok(Continue { revision: u64::try_from(revision).ok(), after })
+    }
+}
+
+/// What a list request asks of time and amount.
+struct Page {
+    limit: Option<usize>,
+    /// As of which revision; `None` is now.
+    at: Option<u64>,
+    after: Option<String>,
+    consistent: bool,
+}
+
+/// `resourceVersion` and `resourceVersionMatch`, by the table of the API concepts page.
+fn page(query: &Query, current: u64) -> Result<Page, Status> {
+    let limit =
+        query.number("limit")?.filter(|l| *l > 0).map(|l| usize::try_from(l).unwrap_or(usize::MAX));
+    let version = query.get("resourceVersion").unwrap_or_default();
+    let matching = query.get("resourceVersionMatch").unwrap_or_default();
+    let token = query.get("continue").unwrap_or_default();
+    let number: u64 = match version {
+        "" => 0,
+        text => text.parse().map_err(|_| {
+            Status::bad_request(format!(
+                "Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: invalid syntax"
+            ))
+        })?,
+    };
+    if !token.is_empty() {
+        if !matching.is_empty() {
+            return Err(Status::bad_request(
+                "resourceVersionMatch is forbidden when continue is provided",
+            ));
+        }
+        if number != 0 {
+            return Err(Status::bad_request(
+                "specifying resource version is not allowed when using continue",
+            ));
+        }
+        let token = Continue::decode(token)?;
+        let consistent = token.revision.is_some();
+        return Ok(Page { limit, at: token.revision, after: Some(token.after), consistent });
+    }
+    let exact = match matching {
+        "" => limit.is_some() && number > 0,
+        "Exact" if version.is_empty() || number == 0 => {
+            return Err(Status::bad_request(
+                "resourceVersionMatch \"Exact\" is forbidden for resourceVersion \"0\" or unset",
+            ));
+        }
+        "Exact" => true,
+        "NotOlderThan" if version.is_empty() => {
+            return Err(Status::bad_request(
+                "resourceVersionMatch is forbidden unless resourceVersion is provided",
+            ));
+        }
+        "NotOlderThan" => false,
+        other => {
+            return Err(Status::bad_request(format!(
+                "resourceVersionMatch: Unsupported value: {other:?}: supported values: \"Exact\", \"NotOlderThan\""
+            )));
+        }
+    };
+    if number > current {
+        return Err(Status::revision_too_large(number, current));
+    }
+    Ok(Page { limit, at: exact.then_some(number), after: None, consistent: true })
+}
+
+/// The records of one page, and what goes into the list's metadata.
+struct Found {
+    records: Vec<Arc<Record>>,
+    revision: u64,
+    next: Option<String>,
+    remaining: Option<usize>,
+}
+
+fn start_key(filter: &Filter, after: &str) -> Key {
+    let (namespace, name) = after.split_once('/').unwrap_or(("", after));
+    registry::key(filter.kind, namespace, name)
+}
+
+fn expired(after: &str) -> Status {
+    let token = Continue { revision: None, after: after.to_owned() }.encode();
+    let mut status = Status::expired(
+        "The provided continue parameter is too old to display a consistent list result. You can \
+         start a new list without the continue parameter, or use the continue token in this \
+         response to retrieve the remainder of the results. Continuing with the provided token \
+         results in an inconsistent list - objects that were created, modified, or deleted between \
+         the time the first chunk was returned and now may show up in the list.",
+    );
+    status.details =
+        Some(Box::new(crate::status::Details { continue_token: token, ..Default::default() }));
+    status
+}
+
+fn collect(registry: &Registry, filter: &Filter, page: &Page) -> Result<Found, Status> {
+    let mut after = page.after.as_deref().map(|a| start_key(filter, a));
+    let (mut records, mut at, mut revision) = (Vec::new(), page.at, None);
+    loop {
+        let step = match (page.limit, filter.is_open()) {
+            (Some(limit), true) => Some(limit),
+            (Some(limit), false) => Some(limit.max(STEP_RECORDS)),
+            (None, _) => None,
+        };
+        let listing = registry
+            .store()
+            .list(filter.kind.resource, filter.scope(), after.as_ref(), step, at)
+            .map_err(|compacted| match &page.after {
+                Some(after) => expired(after),
+                None => Status::expired(format!(
+                    "The provided resource version is too old: {} ({})",
+                    compacted.requested, compacted.oldest
+                )),
+            })?;
+        let revision = *revision.get_or_insert(listing.revision);
+        let mut seen = 0;
+        for record in &listing.items {
+            seen += 1;
+            if !filter.shows(record) {
+                continue;
+            }
+            records.push(record.clone());
+            if Some(records.len()) == page.limit {
+                break;
+            }
+        }
+        let left = listing.remaining + (listing.items.len() - seen);
+        let full = Some(records.len()) == page.limit;
+        if full || left == 0 {
+            let next = records.last().filter(|_| full && left > 0).map(|last| {
+                let after = format!("{}/{}", last.key.namespace, last.key.name);
+                Continue { revision: page.consistent.then_some(revision), after }.encode()
+            });
+            let remaining = next.is_some().then_some(left).filter(|_| filter.is_open());
+            return Ok(Found { records, revision, next, remaining });
+        }
+        after = listing.items.last().map(|r| r.key.clone());
+        // Later steps see what the first one saw.
+        at = Some(revision);
+    }
+}
+
+fn meta(found: &Found) -> Value {
+    let mut meta = json!({"resourceVersion": found.revision.to_string()});
+    if let Some(next) = &found.next {
+        meta["continue"] = next.as_str().into();
+    }
+    if let Some(remaining) = found.remaining {
+        meta["remainingItemCount"] = remaining.into();
+    }
+    meta
+}
+
+/// Answers a list request.
+pub(crate) fn answer(
+    registry: &Registry,
+    filter: &Filter,
+    shape: &Shape,
+    query: &Query,
+) -> Result<Answer, Status> {
+    let page = page(query, registry.store().revision())?;
+    let found = collect(registry, filter, &page)?;
+    if shape.is_plain() {
+        return Ok(spliced(filter, found));
+    }
+    let objects: Vec<Value> =
+        found.records.iter().map(|r| object::parse(r)).collect::<Result<_, _>>()?;
+    Ok(respond::json(200, &shape.many(meta(&found), objects.iter())))
+}
+
+fn spliced(filter: &Filter, found: Found) -> Answer {
+    let kind = filter.kind;
+    let head = format!(
+        "{{\"kind\":\"{}\",\"apiVersion\":\"{}\",\"metadata\":{},\"items\":[",
+        kind.list_kind,
+        kind.api_version,
+        meta(&found)
+    );
+    let prefix = object::prefix(kind).into_bytes();
+    if found.records.iter().map(|r| r.bytes.len()).sum::<usize>() < PIECE_BYTES {
+        let mut whole = BytesMut::from(head.as_bytes());
+        for (index, record) in found.records.iter().enumerate() {
+            push_item(&mut whole, record, &prefix, index == 0);
+        }
+        whole.put_slice(b"]}");
+        return respond::bytes(200, whole.freeze());
+    }
+    let mut records: VecDeque<Arc<Record>> = found.records.into();
+    let mut head = Some(head);
+    let mut first = true;
+    let pieces = std::iter::from_fn(move || {
+        if records.is_empty() {
+            return None;
+        }
+        let mut piece = BytesMut::with_capacity(PIECE_BYTES + (16 << 10));
+        if let Some(head) = head.take() {
+            piece.put_slice(head.as_bytes());
+        }
+        while piece.len() < PIECE_BYTES {
+            let Some(record) = records.pop_front() else { break };
+            push_item(&mut piece, &record, &prefix, std::mem::take(&mut first));
+        }
+        if records.is_empty() {
+            piece.put_slice(b"]}");
+        }
+        Some(piece.freeze())
+    });
+    respond::pieces(pieces)
+}
+
+fn push_item(out: &mut BytesMut, record: &Record, prefix: &[u8], first: bool) {
+    if !first {
+        out.put_u8(b',');
+    }
+    match record.bytes.strip_prefix(prefix) {
+        Some(rest) => {
+            out.put_u8(b'{');
+            out.put_slice(rest);
+        }
+        None => out.put_slice(&record.bytes),
+    }
+}
+
+/// An empty list of a kind, for bodies that need one.
+pub(crate) fn whole(kind: &crate::Kind, revision: u64, items: Vec<Value>) -> Bytes {
+    let list = json!({
+        "kind": kind.list_kind,
+        "apiVersion": kind.api_version,
+        "metadata": {"resourceVersion": revision.to_string()},
+        "items": items,
+    });
+    Bytes::from(list.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_round_trip() {
+        let token = Continue { revision: Some(7), after: "ns/name".into() };
+        assert_eq!(Continue::decode(&token.encode()).unwrap(), token);
+        let token = Continue { revision: None, after: "/name".into() };
+        assert_eq!(Continue::decode(&token.encode()).unwrap(), token);
+        for bad in ["x", "!!", "e30", ""] {
+            assert_eq!(Continue::decode(bad).unwrap_err().code, 400, "{bad}");
+        }
+    }
+
+    #[test]
+    fn revisions() {
+        for (query, expected) in [
+            ("", Ok(None)),
+            ("resourceVersion=0", Ok(None)),
+            ("resourceVersion=5", Ok(None)),
+            ("resourceVersion=5&limit=1", Ok(Some(5))),
+            ("resourceVersion=5&resourceVersionMatch=Exact", Ok(Some(5))),
+            ("resourceVersion=5&resourceVersionMatch=NotOlderThan&limit=1", Ok(None)),
+            ("resourceVersion=0&resourceVersionMatch=Exact", Err(400)),
+            ("resourceVersionMatch=NotOlderThan", Err(400)),
+            ("resourceVersion=0&resourceVersionMatch=Nearly", Err(400)),
+            ("resourceVersion=x", Err(400)),
+            ("resourceVersion=11", Err(504)),
+            ("continue=x", Err(400)),
+        ] {
+            let found = page(&Query::parse(query).unwrap(), 10);
+            assert_eq!(found.map(|p| p.at).map_err(|s| s.code), expected, "{query}");
+        }
+    }
+}

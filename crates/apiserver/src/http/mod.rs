@@ -1,0 +1,226 @@
+//! The door for everything outside the process: HTTPS, as the real API server
+//! speaks it.
+//!
+//! ```text
+//! accept ─▶ TLS ─▶ HTTP/1.1 or 2 ─▶ who (auth) ─▶ what (route) ─▶ may they (access)
+//!                                        ─▶ read the body ─▶ verbs ─▶ registry ─▶ answer
+//! ```
+//!
+//! Handlers are functions from a parsed request to `Result<Answer, Status>`;
+//! only [`server`] knows sockets. Every request is bounded in time and size,
+//! except watches and followed logs, which are bounded in number.
+
+mod accept;
+mod auth;
+mod body;
+mod discovery;
+mod files;
+mod filter;
+mod list;
+mod parts;
+mod query;
+mod respond;
+mod reviews;
+mod route;
+mod server;
+mod table;
+mod tls;
+mod verbs;
+mod watch;
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Uri};
+use http_body::Body as HttpBody;
+use portolan_runtime::Shutdown;
+use serde_json::{Value, json};
+use tokio::sync::Semaphore;
+
+use self::{accept::Form, auth::Authenticator, query::Query, respond::Answer, route::Route};
+pub use self::{
+    server::{Config, Running, StartError, start},
+    tls::TlsError,
+};
+use crate::{
+    Status,
+    registry::{Caller, Registry, access::Action},
+};
+
+/// The version of Kubernetes whose behaviour is served.
+pub const KUBERNETES_VERSION: &str = "v1.33.4+portolan";
+/// Watches at a time. Each holds a task and a socket, no queue.
+const WATCHES_MAX: usize = 10_000;
+/// Time for everything that is no stream; the real server's `--request-timeout`.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// What handlers share.
+pub(crate) struct Service {
+    pub(crate) registry: Registry,
+    pub(crate) authenticator: Authenticator,
+    pub(crate) watches: Arc<Semaphore>,
+    pub(crate) shutdown: Shutdown,
+}
+
+impl Service {
+    pub(crate) fn new(registry: Registry, admin_token: &str, shutdown: Shutdown) -> Service {
+        Service {
+            authenticator: Authenticator::new(registry.clone(), admin_token),
+            registry,
+            watches: Arc::new(Semaphore::new(WATCHES_MAX)),
+            shutdown,
+        }
+    }
+
+    /// Answers one request.
+    pub(crate) async fn answer<B>(&self, request: http::Request<B>) -> Answer
+    where
+        B: HttpBody<Data = Bytes>,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let (head, body) = request.into_parts();
+        let handled = self.handle(&head.method, &head.uri, &head.headers, body);
+        match tokio::time::timeout(REQUEST_TIMEOUT, handled).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(status)) => respond::status(&status),
+            Err(_) => respond::status(&Status::new(
+                504,
+                "Timeout",
+                "the request did not complete within the allotted time",
+            )),
+        }
+    }
+
+    async fn handle<B>(
+        &self,
+        method: &Method,
+        uri: &Uri,
+        headers: &HeaderMap,
+        body: B,
+    ) -> Result<Answer, Status>
+    where
+        B: HttpBody<Data = Bytes>,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let route = route::parse(uri.path());
+        match &route {
+            Route::Health => return Ok(self.health()),
+            Route::Version => return Ok(respond::json(200, &version())),
+            _ => {}
+        }
+        let caller = self.authenticator.caller(headers)?;
+        let query = Query::parse(uri.query().unwrap_or_default())?;
+        match route {
+            Route::Resource(target) => {
+                let verb =
+                    verbs::verb(method, &target, &query).ok_or_else(Status::method_not_allowed)?;
+                self.registry.authorize(&caller, &verbs::action(verb, &target))?;
+                let body = body::read(body).await?;
+                let request = verbs::Request {
+                    service: self,
+                    caller: &caller,
+                    method,
+                    headers,
+                    query: &query,
+                    target: &target,
+                    body,
+                };
+                request.answer().await
+            }
+            Route::Virtual { kind, namespace } => {
+                if *method != Method::POST {
+                    return Err(Status::method_not_allowed());
+                }
+                let action = Action {
+                    verb: "create",
+                    group: kind.group,
+                    resource: kind.plural,
+                    namespace: &namespace,
+                    ..Action::default()
+                };
+                self.registry.authorize(&caller, &action)?;
+                let body = body::read(body).await?;
+                let review = body::object(headers, &body, &body::expected(kind))?;
+                let answer = reviews::answer(self, &caller, kind, &namespace, review)?;
+                Ok(respond::json(201, &answer))
+            }
+            other => self.document(&caller, method, uri, headers, &other),
+        }
+    }
+
+    /// Documents about the API itself.
+    fn document(
+        &self,
+        caller: &Caller,
+        method: &Method,
+        uri: &Uri,
+        headers: &HeaderMap,
+        route: &Route,
+    ) -> Result<Answer, Status> {
+        if *method != Method::GET && *method != Method::HEAD {
+            return Err(match route {
+                Route::Unknown => Status::no_such_path(),
+                _ => Status::method_not_allowed(),
+            });
+        }
+        let action = Action { verb: "get", path: uri.path(), ..Action::default() };
+        self.registry.authorize(caller, &action)?;
+        match route {
+            Route::Discovery(what) => {
+                discovery::answer(what, accept::negotiate(headers).unwrap_or(Form::Object))
+            }
+            Route::OpenApi(path) => open_api(path).map(|v| respond::json(200, &v)),
+            Route::Index => Ok(respond::json(200, &index())),
+            Route::Metrics => Ok(respond::text(200, self.metrics())),
+            _ => Err(Status::no_such_path()),
+        }
+    }
+
+    fn health(&self) -> Answer {
+        if self.shutdown.is_cancelled() {
+            return respond::text(503, "shutting down");
+        }
+        respond::text(200, "ok")
+    }
+
+    fn metrics(&self) -> String {
+        let store = self.registry.store();
+        let mut text = String::from("# TYPE apiserver_storage_objects gauge\n");
+        for resource in store.resources() {
+            text.push_str(&format!(
+                "apiserver_storage_objects{{resource=\"{resource}\"}} {}\n",
+                store.count(&resource)
+            ));
+        }
+        text.push_str(&format!(
+            "# TYPE apiserver_longrunning_requests gauge\napiserver_longrunning_requests{{verb=\"WATCH\"}} {}\n",
+            store.watchers()
+        ));
+        text
+    }
+}
+
+fn version() -> Value {
+    json!({
+        "major": "1",
+        "minor": "33",
+        "gitVersion": KUBERNETES_VERSION,
+        "gitCommit": "",
+        "gitTreeState": "clean",
+        "buildDate": "1970-01-01T00:00:00Z",
+        "goVersion": "none",
+        "compiler": "rustc",
+        "platform": format!("{}/{}", std::env::consts::OS, std::env::consts::ARCH),
+    })
+}
+
+fn index() -> Value {
+    json!({"paths": [
+        "/api", "/api/v1", "/apis", "/healthz", "/livez", "/metrics", "/openapi/v3", "/readyz", "/version",
+    ]})
+}
+
+fn open_api(path: &str) -> Result<Value, Status> {
+    let _ = path;
+    Err(Status::no_such_path())
+}

@@ -1,0 +1,213 @@
+//! Subresources: the parts of objects that have URLs of their own.
+
+use std::time::Duration;
+
+use http::Method;
+use serde_json::{Value, json};
+
+use super::{
+    body,
+    respond::{self, Answer},
+    verbs::{self, Request},
+};
+use crate::{
+    Cause, Status, kinds,
+    registry::{
+        LogOptions, Subresource, TOKEN_SECONDS_MAX, TOKEN_SECONDS_MIN, TokenSubject, object,
+    },
+};
+
+/// Answers a request on a part of an object.
+pub(crate) async fn answer(request: Request<'_>) -> Result<Answer, Status> {
+    let target = request.target;
+    let kind = target.kind;
+    if target.name.is_empty() {
+        return Err(Status::no_such_path());
+    }
+    let is_pod = kind.is_core("pods");
+    match target.subresource.as_str() {
+        "status" if kind.has_status => common(request, Subresource::Status).await,
+        "scale" if kind.has_scale => common(request, Subresource::Scale).await,
+        "ephemeralcontainers" if is_pod => common(request, Subresource::EphemeralContainers).await,
+        "resize" if is_pod => common(request, Subresource::Resize).await,
+        "finalize" if kind.is_core("namespaces") && *request.method == Method::PUT => {
+            request.update(Some(Subresource::Finalize)).await
+        }
+        "binding" if is_pod && *request.method == Method::POST => binding(request).await,
+        "eviction" if is_pod && *request.method == Method::POST => eviction(request).await,
+        "log" if is_pod && *request.method == Method::GET => log(request).await,
+        "token" if kind.is_core("serviceaccounts") && *request.method == Method::POST => {
+            token(request)
+        }
+        "exec" | "attach" | "portforward" | "proxy" if is_pod => Err(Status::not_implemented(
+            format!("pods/{} is not held by this API server", target.subresource),
+        )),
+        "finalize" | "binding" | "eviction" | "log" | "token" => Err(Status::method_not_allowed()),
+        _ => Err(Status::no_such_path()),
+    }
+}
+
+async fn common(request: Request<'_>, part: Subresource) -> Result<Answer, Status> {
+    let target = request.target;
+    match *request.method {
+        Method::GET if part == Subresource::Scale => {
+            let registry = &request.service.registry;
+            let scale = registry.get_scale(target.kind, target.namespace(), &target.name)?;
+            Ok(respond::json(200, &scale))
+        }
+        Method::GET => {
+            let registry = &request.service.registry;
+            let record = registry.get_record(target.kind, target.namespace(), &target.name)?;
+            Ok(respond::bytes(200, record.bytes.clone()))
+        }
+        Method::PUT => request.update(Some(part)).await,
+        Method::PATCH => request.patch(Some(part)).await,
+        _ => Err(Status::method_not_allowed()),
+    }
+}
+
+async fn binding(request: Request<'_>) -> Result<Answer, Status> {
+    let target = request.target;
+    let binding = body::object(request.headers, &request.body, "Binding in version \"v1\"")?;
+    let options = verbs::write_options(request.query, request.headers)?;
+    request
+        .service
+        .registry
+        .bind_object(request.caller, target.namespace(), &target.name, &binding, &options)
+        .await?;
+    let done = json!({
+        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201,
+    });
+    Ok(respond::json(201, &done))
+}
+
+async fn eviction(request: Request<'_>) -> Result<Answer, Status> {
+    let target = request.target;
+    let eviction = body::object(request.headers, &request.body, "Eviction in version \"v1\"")?;
+    let options = eviction.get("deleteOptions").cloned().unwrap_or(Value::Null);
+    let options = verbs::delete_options(&options, request.query)?;
+    request
+        .service
+        .registry
+        .evict(request.caller, target.namespace(), &target.name, &options)
+        .await?;
+    let done = json!({
+        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201,
+    });
+    Ok(respond::json(201, &done))
+}
+
+async fn log(request: Request<'_>) -> Result<Answer, Status> {
+    let (target, query) = (request.target, request.query);
+    let registry = &request.service.registry;
+    let pod = registry.get(target.kind, target.namespace(), &target.name)?;
+    let Some(logs) = registry.pod_logs() else {
+        return Err(Status::not_implemented("nothing here keeps the logs of Pods"));
+    };
+    let since_time = match query.get("sinceTime") {
+        None | Some("") => None,
+        Some(text) => Some(
+            object::parse_timestamp(text)
+                .ok_or_else(|| Status::bad_request(format!("sinceTime: {text:?} is not a time")))?,
+        ),
+    };
+    let options = LogOptions {
+        container: Some(log_container(&pod, query.get("container").unwrap_or_default())?),
+        follow: query.flag("follow"),
+        previous: query.flag("previous"),
+        timestamps: query.flag("timestamps"),
+        since: query.number("sinceSeconds")?.map(Duration::from_secs),
+        since_unix_seconds: since_time,
+        tail_lines: query.number("tailLines")?,
+        limit_bytes: query.number("limitBytes")?,
+    };
+    let stream = logs.open(pod, options).await?;
+    Ok(respond::live("text/plain", stream))
+}
+
+/// The container whose log is meant.
+fn log_container(pod: &Value, asked: &str) -> Result<String, Status> {
+    let names: Vec<&str> = ["containers", "initContainers", "ephemeralContainers"]
+        .into_iter()
+        .filter_map(|list| pod.pointer(&format!("/spec/{list}")).and_then(Value::as_array))
+        .flatten()
+        .filter_map(|c| c.get("name").and_then(Value::as_str))
+        .collect();
+    let name = object::name(pod);
+    if !asked.is_empty() {
+        return match names.contains(&asked) {
+            true => Ok(asked.to_owned()),
+            false => {
+                Err(Status::bad_request(format!("container {asked} is not valid for pod {name}")))
+            }
+        };
+    }
+    let first = pod.pointer("/spec/containers/0/name").and_then(Value::as_str);
+    match (first, names.len()) {
+        (Some(only), 1) => Ok(only.to_owned()),
+        _ => Err(Status::bad_request(format!(
+            "a container name must be specified for pod {name}, choose one of: [{}]",
+            names.join(" ")
+        ))),
+    }
+}
+
+/// A TokenRequest.
+fn token(request: Request<'_>) -> Result<Answer, Status> {
+    let target = request.target;
+    let registry = &request.service.registry;
+    let expected = "TokenRequest in version \"v1\"";
+    let mut asked = body::object(request.headers, &request.body, expected)?;
+    let account = registry.get(target.kind, target.namespace(), &target.name)?;
+    let seconds = asked.pointer("/spec/expirationSeconds").and_then(Value::as_u64).unwrap_or(3_600);
+    if !(TOKEN_SECONDS_MIN..=TOKEN_SECONDS_MAX).contains(&seconds) {
+        let cause = Cause::invalid(
+            "spec.expirationSeconds",
+            &json!(seconds),
+            "may not specify a duration less than 10 minutes or larger than 2^32 seconds",
+        );
+        return Err(Status::invalid(&kinds::TOKEN_REQUESTS, "", vec![cause]));
+    }
+    let mut subject = TokenSubject {
+        namespace: target.namespace().to_owned(),
+        service_account: target.name.clone(),
+        service_account_uid: object::uid(&account).to_owned(),
+        ..TokenSubject::default()
+    };
+    let audiences = asked.pointer("/spec/audiences").and_then(Value::as_array);
+    subject.audiences =
+        audiences.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect();
+    if let Some(bound) = asked.pointer("/spec/boundObjectRef").filter(|b| !b.is_null()) {
+        let text = |key: &str| bound.get(key).and_then(Value::as_str).unwrap_or_default();
+        if text("kind") != "Pod" {
+            return Err(Status::bad_request(format!(
+                "cannot bind token for serviceaccount {:?} to type {:?}",
+                target.name,
+                text("kind")
+            )));
+        }
+        let pod = registry.get(&kinds::PODS, target.namespace(), text("name"))?;
+        if !text("uid").is_empty() && text("uid") != object::uid(&pod) {
+            let why = format!(
+                "the UID in the bound object reference ({}) does not match the UID in record",
+                text("uid")
+            );
+            return Err(Status::conflict(&kinds::PODS, text("name"), &why));
+        }
+        subject.pod = Some((text("name").to_owned(), object::uid(&pod).to_owned()));
+    }
+    let (token, ends) = registry.mint_token(&subject, seconds);
+    let map = object::map_of(&mut asked);
+    map.insert("kind".into(), "TokenRequest".into());
+    map.insert("apiVersion".into(), "authentication.k8s.io/v1".into());
+    map.insert(
+        "metadata".into(),
+        json!({"name": target.name, "namespace": target.namespace(), "creationTimestamp": object::now()}),
+    );
+    object::map_at(map, "spec").insert("expirationSeconds".into(), seconds.into());
+    map.insert(
+        "status".into(),
+        json!({"token": token, "expirationTimestamp": object::timestamp(ends)}),
+    );
+    Ok(respond::json(201, &asked))
+}

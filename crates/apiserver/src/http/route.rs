@@ -1,0 +1,198 @@
+//! From a path to what it names. Data only: no handler, no I/O.
+
+use super::query::percent_decode;
+use crate::{Kind, kinds};
+
+/// What a path names.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Route {
+    /// A resource, one object of it, or a part of one.
+    Resource(Target),
+    /// A kind that is only asked, never stored.
+    Virtual {
+        kind: &'static Kind,
+        namespace: String,
+    },
+    /// `/api`, `/apis` and what lies right below.
+    Discovery(Discovery),
+    /// `/openapi/v3` (empty) or a group version below it.
+    OpenApi(String),
+    Version,
+    /// `/healthz`, `/livez`, `/readyz`, and single checks below them.
+    Health,
+    Metrics,
+    /// The root: a list of paths.
+    Index,
+    Unknown,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Discovery {
+    /// `/api`.
+    Core,
+    /// `/apis`.
+    Groups,
+    /// `/apis/GROUP`.
+    Group(String),
+    /// `/api/v1` or `/apis/GROUP/VERSION`.
+    Resources { group: String, version: String },
+}
+
+/// A stored resource and how much of it.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Target {
+    pub(crate) kind: &'static Kind,
+    /// `None`: the path names no namespace (cluster-scoped, or all namespaces).
+    pub(crate) namespace: Option<String>,
+    /// Empty: the collection.
+    pub(crate) name: String,
+    /// Empty: the whole object.
+    pub(crate) subresource: String,
+    /// The old `/watch/` form of a path.
+    pub(crate) watch: bool,
+}
+
+impl Target {
+    pub(crate) fn namespace(&self) -> &str {
+        self.namespace.as_deref().unwrap_or_default()
+    }
+}
+
+/// Reads a path. Empty and dotted segments name nothing: no path is cleaned up into another.
+pub(crate) fn parse(path: &str) -> Route {
+    let trimmed = path.strip_prefix('/').unwrap_or(path);
+    let trimmed = trimmed.strip_suffix('/').unwrap_or(trimmed);
+    if trimmed.is_empty() {
+        return Route::Index;
+    }
+    let mut segments = Vec::new();
+    for raw in trimmed.split('/') {
+        match percent_decode(raw) {
+            Some(s) if !s.is_empty() && s != "." && s != ".." && !s.contains(['/', '\0']) => {
+                segments.push(s);
+            }
+            _ => return Route::Unknown,
+        }
+    }
+    let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
+    match segments.as_slice() {
+        ["api"] => Route::Discovery(Discovery::Core),
+        ["api", version] => resources("", version),
+        ["api", version, rest @ ..] => resource("", version, rest),
+        ["apis"] => Route::Discovery(Discovery::Groups),
+        ["apis", group] => Route::Discovery(Discovery::Group((*group).to_owned())),
+        ["apis", group, version] => resources(group, version),
+        ["apis", group, version, rest @ ..] => resource(group, version, rest),
+        ["openapi", "v3", rest @ ..] => Route::OpenApi(rest.join("/")),
+        ["version"] => Route::Version,
+        ["healthz" | "livez" | "readyz", ..] => Route::Health,
+        ["metrics"] => Route::Metrics,
+        _ => Route::Unknown,
+    }
+}
+
+fn resources(group: &str, version: &str) -> Route {
+    Route::Discovery(Discovery::Resources { group: group.to_owned(), version: version.to_owned() })
+}
+
+fn resource(group: &str, version: &str, rest: &[&str]) -> Route {
+    let (watch, rest) = match rest {
+        ["watch", rest @ ..] if !rest.is_empty() => (true, rest),
+        rest => (false, rest),
+    };
+    let (namespace, rest) = match rest {
+        // A Namespace itself, and the parts that it has.
+        ["namespaces"] | ["namespaces", _] | ["namespaces", _, "status" | "finalize"] => {
+            (None, rest)
+        }
+        ["namespaces", namespace, rest @ ..] => (Some(*namespace), rest),
+        rest => (None, rest),
+    };
+    let (plural, name, subresource) = match rest {
+        [plural] => (plural, "", ""),
+        [plural, name] => (plural, *name, ""),
+        [plural, name, subresource] => (plural, *name, *subresource),
+        _ => return Route::Unknown,
+    };
+    if let Some(kind) = kinds::find_virtual(group, version, plural) {
+        let placed = kind.namespaced == namespace.is_some();
+        return match (placed, name) {
+            (true, "") => {
+                Route::Virtual { kind, namespace: namespace.unwrap_or_default().to_owned() }
+            }
+            _ => Route::Unknown,
+        };
+    }
+    let Some(kind) = kinds::find(group, version, plural) else { return Route::Unknown };
+    // Objects of a namespaced kind need a namespace; a cluster-scoped kind has none.
+    if !kind.namespaced && namespace.is_some()
+        || kind.namespaced && namespace.is_none() && !name.is_empty()
+    {
+        return Route::Unknown;
+    }
+    Route::Resource(Target {
+        kind,
+        namespace: namespace.map(str::to_owned),
+        name: name.to_owned(),
+        subresource: subresource.to_owned(),
+        watch,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths() {
+        let target = |kind, namespace: Option<&str>, name: &str, sub: &str| {
+            Route::Resource(Target {
+                kind,
+                namespace: namespace.map(str::to_owned),
+                name: name.to_owned(),
+                subresource: sub.to_owned(),
+                watch: false,
+            })
+        };
+        for (path, expected) in [
+            ("/api/v1/pods", target(&kinds::PODS, None, "", "")),
+            ("/api/v1/namespaces/a/pods/", target(&kinds::PODS, Some("a"), "", "")),
+            ("/api/v1/namespaces/a/pods/b", target(&kinds::PODS, Some("a"), "b", "")),
+            ("/api/v1/namespaces/a/pods/b/log", target(&kinds::PODS, Some("a"), "b", "log")),
+            ("/api/v1/namespaces", target(&kinds::NAMESPACES, None, "", "")),
+            ("/api/v1/namespaces/a", target(&kinds::NAMESPACES, None, "a", "")),
+            ("/api/v1/namespaces/a/finalize", target(&kinds::NAMESPACES, None, "a", "finalize")),
+            ("/api/v1/namespaces/a/services", target(&kinds::SERVICES, Some("a"), "", "")),
+            ("/api/v1/nodes/n%2Dm", target(&kinds::NODES, None, "n-m", "")),
+            (
+                "/apis/apps/v1/namespaces/a/deployments/b/scale",
+                target(&kinds::DEPLOYMENTS, Some("a"), "b", "scale"),
+            ),
+            ("/api/v1/pods/b", Route::Unknown),
+            ("/api/v1/namespaces/a/nodes/b", Route::Unknown),
+            ("/api/v1/namespaces/a/pods/..", Route::Unknown),
+            ("/api/v1/namespaces/a/pods/%2e%2e", Route::Unknown),
+            ("/api/v1/namespaces/a/pods/b%2Fc", Route::Unknown),
+            ("/api/v1/namespaces//pods", Route::Unknown),
+            ("/api//v1/pods", Route::Unknown),
+            ("/apis/apps/v1/pods", Route::Unknown),
+            ("/api/v1/namespaces/a/pods/b/log/c", Route::Unknown),
+            ("/", Route::Index),
+            ("/readyz", Route::Health),
+            ("/livez/ping", Route::Health),
+            ("/version/", Route::Version),
+            ("/openapi/v3", Route::OpenApi(String::new())),
+            ("/openapi/v3/apis/apps/v1", Route::OpenApi("apis/apps/v1".into())),
+            ("/api", Route::Discovery(Discovery::Core)),
+            ("/apis/apps", Route::Discovery(Discovery::Group("apps".into()))),
+            ("/etc/passwd", Route::Unknown),
+        ] {
+            assert_eq!(parse(path), expected, "{path}");
+        }
+        assert!(matches!(parse("/api/v1/watch/pods"), Route::Resource(t) if t.watch));
+        assert!(matches!(
+            parse("/apis/authentication.k8s.io/v1/tokenreviews"),
+            Route::Virtual { kind, .. } if kind.kind == "TokenReview"
+        ));
+    }
+}

@@ -1,0 +1,426 @@
+//! From a request on a resource to a call of the registry, and back.
+
+use std::str::FromStr;
+
+use bytes::Bytes;
+use http::{HeaderMap, Method};
+use serde_json::Value;
+
+use super::{
+    Service,
+    accept::{self, Form},
+    body,
+    filter::Filter,
+    list, parts,
+    query::Query,
+    respond::{self, Answer},
+    route::Target,
+    table::{Include, Shape},
+    watch,
+};
+use crate::{
+    Kind, Status, kinds,
+    registry::{
+        Caller, DeleteOptions, Deleted, FieldValidation, Patch, Preconditions, Propagation,
+        Subresource, WriteOptions, Written, access::Action, object,
+    },
+    status::Details,
+};
+
+/// Longest `fieldManager` (apimachinery `FieldManagerMaxLength`).
+const FIELD_MANAGER_BYTES_MAX: usize = 128;
+
+/// One request on a resource, with its body read.
+pub(crate) struct Request<'a> {
+    pub(crate) service: &'a Service,
+    pub(crate) caller: &'a Caller,
+    pub(crate) method: &'a Method,
+    pub(crate) headers: &'a HeaderMap,
+    pub(crate) query: &'a Query,
+    pub(crate) target: &'a Target,
+    pub(crate) body: Bytes,
+}
+
+/// The verb that authorization knows a request by; `None` for methods that mean nothing here.
+pub(crate) fn verb(method: &Method, target: &Target, query: &Query) -> Option<&'static str> {
+    let one = !target.name.is_empty();
+    Some(match *method {
+        Method::GET | Method::HEAD if is_watch(target, query) => "watch",
+        Method::GET | Method::HEAD if one => "get",
+        Method::GET | Method::HEAD => "list",
+        Method::POST => "create",
+        Method::PUT => "update",
+        Method::PATCH => "patch",
+        Method::DELETE if one => "delete",
+        Method::DELETE => "deletecollection",
+        _ => return None,
+    })
+}
+
+/// Whether the answer is a stream. A part of an object is never watched.
+pub(crate) fn is_watch(target: &Target, query: &Query) -> bool {
+    target.subresource.is_empty() && (target.watch || query.flag("watch"))
+}
+
+impl Request<'_> {
+    /// Answers, once authorization has said yes.
+    pub(crate) async fn answer(self) -> Result<Answer, Status> {
+        let target = self.target;
+        if !target.subresource.is_empty() {
+            return parts::answer(self).await;
+        }
+        match (self.method, target.name.is_empty()) {
+            (&Method::GET | &Method::HEAD, _) if is_watch(target, self.query) => self.watch(),
+            (&Method::GET | &Method::HEAD, true) => self.list(),
+            (&Method::GET | &Method::HEAD, false) => self.get(),
+            (&Method::POST, true) => self.create().await,
+            (&Method::PUT, false) => self.update(None).await,
+            (&Method::PATCH, false) => self.patch(None).await,
+            (&Method::DELETE, false) => self.delete().await,
+            (&Method::DELETE, true) => self.delete_collection().await,
+            _ => Err(Status::method_not_allowed()),
+        }
+    }
+
+    fn shape(&self) -> Result<Shape, Status> {
+        let form = accept::negotiate(self.headers)?;
+        if let Form::Aggregated(_) = form {
+            return Err(Status::not_acceptable("a resource has no aggregated form"));
+        }
+        let include = Include::parse(self.query.get("includeObject"))?;
+        Ok(Shape { kind: self.target.kind, form, include })
+    }
+
+    fn filter(&self) -> Result<Filter, Status> {
+        let filter = Filter::new(self.target.kind, self.target.namespace(), self.query)?;
+        match self.target.name.as_str() {
+            "" => Ok(filter),
+            name => filter.named(name),
+        }
+    }
+
+    fn list(&self) -> Result<Answer, Status> {
+        list::answer(&self.service.registry, &self.filter()?, &self.shape()?, self.query)
+    }
+
+    fn watch(&self) -> Result<Answer, Status> {
+        let permit = self.service.watches.clone().try_acquire_owned().map_err(|_| {
+            Status::too_many_requests("too many watches, please try again later", 1)
+        })?;
+        let answer = watch::answer(
+            &self.service.registry,
+            self.filter()?,
+            self.shape()?,
+            self.query,
+            self.service.shutdown.clone(),
+        )?;
+        Ok(respond::hold(answer, permit))
+    }
+
+    fn get(&self) -> Result<Answer, Status> {
+        let target = self.target;
+        let shape = self.shape()?;
+        if let Some(asked) = self.query.number("resourceVersion")? {
+            let current = self.service.registry.store().revision();
+            if asked > current {
+                return Err(Status::revision_too_large(asked, current));
+            }
+        }
+        let record =
+            self.service.registry.get_record(target.kind, target.namespace(), &target.name)?;
+        if shape.is_plain() {
+            return Ok(respond::bytes(200, record.bytes.clone()));
+        }
+        Ok(respond::json(200, &shape.one(&object::parse(&record)?, true)))
+    }
+
+    async fn create(&self) -> Result<Answer, Status> {
+        let target = self.target;
+        let object = self.object(target.kind)?;
+        let options = write_options(self.query, self.headers)?;
+        let registry = &self.service.registry;
+        let namespace = target.namespace();
+        let written =
+            registry.create_written(self.caller, target.kind, namespace, object, &options).await?;
+        Ok(show(written, 201))
+    }
+
+    pub(crate) async fn update(&self, part: Option<Subresource>) -> Result<Answer, Status> {
+        let target = self.target;
+        let object = self.object(target.kind)?;
+        let options = write_options(self.query, self.headers)?;
+        let written = self
+            .service
+            .registry
+            .update_written(
+                self.caller,
+                target.kind,
+                target.namespace(),
+                &target.name,
+                part,
+                object,
+                &options,
+            )
+            .await?;
+        Ok(show(written, 200))
+    }
+
+    pub(crate) async fn patch(&self, part: Option<Subresource>) -> Result<Answer, Status> {
+        let target = self.target;
+        let patch = self.read_patch()?;
+        let options = write_options(self.query, self.headers)?;
+        if matches!(patch, Patch::Apply(_))
+            && self.query.get("fieldManager").is_none_or(str::is_empty)
+        {
+            return Err(Status::new(
+                422,
+                "Invalid",
+                "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch",
+            ));
+        }
+        if options.force && !matches!(patch, Patch::Apply(_)) {
+            return Err(Status::new(
+                422,
+                "Invalid",
+                "PatchOptions.meta.k8s.io \"\" is invalid: force: Forbidden: may not be specified for non-apply patch",
+            ));
+        }
+        let written = self
+            .service
+            .registry
+            .patch_written(
+                self.caller,
+                target.kind,
+                target.namespace(),
+                &target.name,
+                part,
+                patch,
+                &options,
+            )
+            .await?;
+        Ok(show(written, 200))
+    }
+
+    fn read_patch(&self) -> Result<Patch, Status> {
+        let json = || -> Result<Value, Status> {
+            serde_json::from_slice(&self.body)
+                .map_err(|e| Status::bad_request(format!("error decoding patch: {e}")))
+        };
+        let map = |value: Value| {
+            if value.is_object() {
+                Ok(value)
+            } else {
+                Err(Status::bad_request("error decoding patch: expected a JSON object"))
+            }
+        };
+        match body::media_type(self.headers) {
+            "application/json-patch+json" => Ok(Patch::Json(json()?)),
+            "application/merge-patch+json" => Ok(Patch::Merge(map(json()?)?)),
+            "application/strategic-merge-patch+json" => Ok(Patch::Strategic(map(json()?)?)),
+            "application/apply-patch+yaml" => {
+                let value = body::yaml(&self.body)
+                    .map_err(|e| Status::bad_request(format!("error decoding YAML: {e}")))?;
+                Ok(Patch::Apply(map(value)?))
+            }
+            other => Err(Status::unsupported_media_type(format!(
+                "the body of the request was in an unknown format - accepted media types include: \
+                 application/json-patch+json, application/merge-patch+json, \
+                 application/strategic-merge-patch+json, application/apply-patch+yaml (not {other:?})"
+            ))),
+        }
+    }
+
+    async fn delete(&self) -> Result<Answer, Status> {
+        let target = self.target;
+        let options = self.delete_options()?;
+        let deleted = self
+            .service
+            .registry
+            .delete(self.caller, target.kind, target.namespace(), &target.name, &options)
+            .await?;
+        Ok(show_deleted(target.kind, &deleted))
+    }
+
+    async fn delete_collection(&self) -> Result<Answer, Status> {
+        let options = self.delete_options()?;
+        let (filter, kind) = (self.filter()?, self.target.kind);
+        let registry = &self.service.registry;
+        let listing = registry
+            .store()
+            .list(kind.resource, filter.scope(), None, None, None)
+            .map_err(Status::internal)?;
+        let mut gone = Vec::new();
+        for record in listing.items.iter().filter(|r| filter.shows(r)) {
+            let (namespace, name) = (&record.key.namespace, &record.key.name);
+            match registry.delete(self.caller, kind, namespace, name, &options).await {
+                Ok(deleted) => gone.push(deleted.object().clone()),
+                // Somebody else was faster: it is gone, which is what was asked for.
+                Err(status) if status.is_not_found() => {}
+                Err(status) => return Err(status),
+            }
+        }
+        let revision = registry.store().revision();
+        Ok(respond::bytes(200, list::whole(kind, revision, gone)))
+    }
+
+    /// The options of a delete: in the query, or in a body that goes before it.
+    pub(crate) fn delete_options(&self) -> Result<DeleteOptions, Status> {
+        let mut options = Value::Null;
+        if !self.body.is_empty() {
+            options = body::object(self.headers, &self.body, "DeleteOptions")?;
+        }
+        delete_options(&options, self.query)
+    }
+
+    /// The object in the body.
+    pub(crate) fn object(&self, kind: &Kind) -> Result<Value, Status> {
+        body::object(self.headers, &self.body, &body::expected(kind))
+    }
+}
+
+pub(crate) fn delete_options(options: &Value, query: &Query) -> Result<DeleteOptions, Status> {
+    let text = |key: &str| {
+        let found = options.get(key).and_then(Value::as_str).or_else(|| query.get(key));
+        found.filter(|t| !t.is_empty())
+    };
+    let number = |key: &str| -> Result<Option<i64>, Status> {
+        if let Some(value) = options.get(key).filter(|v| !v.is_null()) {
+            return value.as_i64().map(Some).ok_or_else(|| {
+                Status::bad_request(format!("{key}: expected a number, found {value}"))
+            });
+        }
+        query
+            .get(key)
+            .map(i64::from_str)
+            .transpose()
+            .map_err(|_| Status::bad_request(format!("{key}: expected a number")))
+    };
+    let propagation = match text("propagationPolicy") {
+        None => match options.get("orphanDependents").and_then(Value::as_bool) {
+            Some(true) => Some(Propagation::Orphan),
+            Some(false) => Some(Propagation::Background),
+            None => None,
+        },
+        Some(text) => Some(Propagation::parse(text).ok_or_else(|| {
+            Status::new(
+                422,
+                "Invalid",
+                format!(
+                    "DeleteOptions.meta.k8s.io \"\" is invalid: propagationPolicy: Unsupported \
+                     value: {text:?}: supported values: \"Background\", \"Foreground\", \"Orphan\""
+                ),
+            )
+        })?),
+    };
+    let precondition = |key: &str| {
+        let found = options.pointer(&format!("/preconditions/{key}")).and_then(Value::as_str);
+        found.map(str::to_owned)
+    };
+    let in_body = options.get("dryRun").and_then(Value::as_array).into_iter().flatten();
+    let asked: Vec<&str> = in_body.filter_map(Value::as_str).chain(query.all("dryRun")).collect();
+    Ok(DeleteOptions {
+        grace_period_seconds: number("gracePeriodSeconds")?,
+        propagation,
+        preconditions: Preconditions {
+            uid: precondition("uid"),
+            resource_version: precondition("resourceVersion"),
+        },
+        dry_run: dry_run(asked.into_iter())?,
+    })
+}
+
+fn dry_run<'a>(values: impl Iterator<Item = &'a str>) -> Result<bool, Status> {
+    let mut on = false;
+    for value in values {
+        match value {
+            "All" => on = true,
+            other => {
+                return Err(Status::bad_request(format!(
+                    "dryRun: Unsupported value: {other:?}: supported values: \"All\""
+                )));
+            }
+        }
+    }
+    Ok(on)
+}
+
+pub(crate) fn write_options(query: &Query, headers: &HeaderMap) -> Result<WriteOptions, Status> {
+    let field_manager = match query.get("fieldManager") {
+        Some(name) if name.len() > FIELD_MANAGER_BYTES_MAX => {
+            return Err(Status::bad_request(format!(
+                "fieldManager: Invalid value: must not be longer than {FIELD_MANAGER_BYTES_MAX} bytes"
+            )));
+        }
+        Some(name) if name.chars().any(char::is_control) => {
+            return Err(Status::bad_request(
+                "fieldManager: Invalid value: should only contain printable characters",
+            ));
+        }
+        Some(name) if !name.is_empty() => Some(name.to_owned()),
+        // As upstream: the program's name, cut at the first slash.
+        _ => headers
+            .get(http::header::USER_AGENT)
+            .and_then(|v| v.to_str().ok())
+            .and_then(|agent| agent.split('/').next())
+            .filter(|name| !name.is_empty())
+            .map(|name| name.chars().take(FIELD_MANAGER_BYTES_MAX).collect()),
+    };
+    let field_validation = match query.get("fieldValidation") {
+        // The server's default since 1.27.
+        None | Some("" | "Warn") => FieldValidation::Warn,
+        Some("Ignore") => FieldValidation::Ignore,
+        Some("Strict") => FieldValidation::Strict,
+        Some(other) => {
+            return Err(Status::bad_request(format!(
+                "fieldValidation: Unsupported value: {other:?}: supported values: \"Ignore\", \"Strict\", \"Warn\""
+            )));
+        }
+    };
+    Ok(WriteOptions {
+        dry_run: dry_run(query.all("dryRun"))?,
+        field_manager,
+        force: query.flag("force"),
+        field_validation,
+    })
+}
+
+/// The object as stored, in its stored bytes where there are some.
+pub(crate) fn show(written: Written, code: u16) -> Answer {
+    let code = if written.created { 201 } else { code };
+    let answer = match &written.record {
+        Some(record) => respond::bytes(code, record.bytes.clone()),
+        None => respond::json(code, &written.object),
+    };
+    respond::warn(answer, &written.warnings)
+}
+
+/// What is left after a delete: a Status, or the object when it stays for a while or when the
+/// kind always answers with it (upstream `ReturnDeletedObject`).
+pub(crate) fn show_deleted(kind: &'static Kind, deleted: &Deleted) -> Answer {
+    let returns_object = [&kinds::PODS, &kinds::SERVICES, &kinds::SERVICE_ACCOUNTS].contains(&kind);
+    match deleted {
+        Deleted::Marked(object) => respond::json(200, object),
+        Deleted::Gone(object) if returns_object => respond::json(200, object),
+        Deleted::Gone(object) => {
+            let mut details = Details::of(kind, object::name(object));
+            details.uid = object::uid(object).to_owned();
+            respond::json(200, &Status::success(&details))
+        }
+    }
+}
+
+/// What authorization is asked about a request.
+pub(crate) fn action<'a>(verb: &'a str, target: &'a Target) -> Action<'a> {
+    // A Namespace is asked for as lying in itself, as upstream does.
+    let namespace =
+        if target.kind.is_core("namespaces") { &target.name } else { target.namespace() };
+    Action {
+        verb,
+        group: target.kind.group,
+        resource: target.kind.plural,
+        subresource: &target.subresource,
+        namespace,
+        name: &target.name,
+        path: "",
+    }
+}
