@@ -9,6 +9,7 @@ use super::{
     action::Action,
     endpoints,
     endpointslice::plan::{self, View},
+    mirroring,
 };
 use crate::{
     informer::{Object, ObjectKey},
@@ -364,5 +365,64 @@ fn endpoints_over_capacity_keep_ready_ones_first() {
             object::annotation(&world.objects[0], "endpoints.kubernetes.io/over-capacity"),
             None
         );
+    }
+}
+
+fn mirrored(case: &Value, world: &mut World) -> Vec<&'static str> {
+    let endpoints = case.get("endpoints").filter(|e| !e.is_null()).map(|from| {
+        let mut subsets = from["subsets"].clone();
+        for subset in subsets.as_array_mut().unwrap() {
+            if let Some(count) = object::int(subset, "/addresses_count") {
+                let ip = |i| format!("10.1.{}.{}", i / 250, i % 250 + 1);
+                subset["addresses"] = (0..count).map(|i| json!(ip(i))).collect();
+            }
+            for field in ["addresses", "notReadyAddresses"] {
+                let list = object::list(subset, &format!("/{field}"));
+                subset[field] = list.iter().map(|ip| json!({"ip": ip})).collect();
+            }
+        }
+        json!({"metadata": {"name": "svc", "namespace": "default", "uid": "endpoints-uid",
+            "annotations": from["annotations"]}, "subsets": subsets})
+    });
+    let slices = world.objects.clone();
+    let plan = mirroring::plan(service(case).as_ref(), endpoints.as_ref(), &slices);
+    world.apply(plan.actions);
+    plan.warnings.into_iter().map(|(reason, _)| reason).collect()
+}
+
+#[test]
+fn mirroring() {
+    let file = file();
+    let cases = object::list(&file, "/mirror_cases");
+    assert_eq!(cases.len(), 7);
+    let normal = cases.iter().find(|c| c["id"] == "mirror/one subset").unwrap();
+    for case in cases {
+        let id = object::text(case, "/id");
+        let mut world = World::default();
+        if matches!(id, "mirror/Endpoints deleted" | "mirror/service has a selector") {
+            mirrored(normal, &mut world);
+            assert_eq!(world.objects.len(), 1);
+        }
+        let warnings = mirrored(case, &mut world);
+        let found: Vec<Value> = world.objects.iter().map(|s| Value::clone(s)).collect();
+        match (id, &case["expect_slices"]) {
+            (_, Value::Array(expected)) => assert_eq!(shapes(&found), shapes(expected), "{id}"),
+            ("mirror/more than 1000 addresses in a subset", _) => {
+                assert_eq!(object::list(&found[0], "/endpoints").len(), 1000);
+                assert_eq!(warnings, ["TooManyAddressesToMirror"]);
+            }
+            ("mirror/annotations copied", _) => {
+                assert_eq!(found[0]["metadata"]["annotations"], json!({"a": "b"}));
+            }
+            ("mirror/Endpoints deleted", _) => assert_eq!(found.len(), 0),
+            (other, _) => panic!("an unknown case: {other}"),
+        }
+        if let Some(labels) = case.get("expect_labels") {
+            assert_eq!(&found[0]["metadata"]["labels"], labels, "{id}");
+            assert_eq!(object::controller_uid(&found[0]), "endpoints-uid");
+        }
+        let before = world.objects.clone();
+        mirrored(case, &mut world);
+        assert_eq!(world.objects, before, "{id}: nothing changed, nothing written");
     }
 }

@@ -5,20 +5,17 @@
 //! ```
 //!
 //! Reporting never waits: Events are for people, and a full queue drops them
-//! with a line in the log. Events go after an hour, as in the real cluster.
+//! with a line in the log. The registry removes them when they are old.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    time::Duration,
-};
+use std::collections::HashMap;
 
 use portolan_apiserver::{
     kinds,
-    registry::{Caller, DeleteOptions, Patch, Registry, WriteOptions, object as stored},
+    registry::{Caller, Patch, Registry, WriteOptions, object as stored},
 };
 use portolan_runtime::Tasks;
 use serde_json::{Value, json};
-use tokio::{sync::mpsc, time::Instant};
+use tokio::sync::mpsc;
 
 use crate::object;
 
@@ -26,8 +23,6 @@ use crate::object;
 const QUEUE_MAX: usize = 1000;
 /// Events that may be counted up (client-go `maxLruCacheEntries`).
 const COUNTED_MAX: usize = 4096;
-/// How long an Event lives (kube-apiserver `--event-ttl`).
-const LIFETIME: Duration = Duration::from_secs(3600);
 
 struct Report {
     component: String,
@@ -47,12 +42,8 @@ impl Recorder {
     /// Starts to write what is reported.
     pub fn start(registry: Registry, tasks: &Tasks) -> Recorder {
         let (reports, queue) = mpsc::channel(QUEUE_MAX);
-        let writer = Writer {
-            registry,
-            caller: Caller::system("event-recorder"),
-            counted: HashMap::new(),
-            written: VecDeque::new(),
-        };
+        let writer =
+            Writer { registry, caller: Caller::system("event-recorder"), counted: HashMap::new() };
         let shutdown = tasks.shutdown().clone();
         tasks.spawn("event recorder", async move {
             tokio::select! {
@@ -99,28 +90,13 @@ type Same = (String, String, String, String);
 struct Writer {
     registry: Registry,
     caller: Caller,
-    counted: HashMap<Same, (String, String, u64)>,
-    /// What was written, oldest first, and when it may go.
-    written: VecDeque<(Instant, Same, String, String)>,
+    counted: HashMap<Same, (String, u64)>,
 }
 
 impl Writer {
     async fn run(mut self, mut queue: mpsc::Receiver<Report>) {
-        loop {
-            let due = self.written.front().map(|(at, ..)| *at);
-            let expiry = async move {
-                match due {
-                    Some(at) => tokio::time::sleep_until(at).await,
-                    None => std::future::pending().await,
-                }
-            };
-            tokio::select! {
-                report = queue.recv() => match report {
-                    Some(report) => self.write(report).await,
-                    None => return,
-                },
-                () = expiry => self.expire().await,
-            }
+        while let Some(report) = queue.recv().await {
+            self.write(report).await;
         }
     }
 
@@ -136,7 +112,7 @@ impl Writer {
             report.reason.clone(),
             report.message.clone(),
         );
-        if let Some((_, name, count)) = self.counted.get_mut(&same) {
+        if let Some((name, count)) = self.counted.get_mut(&same) {
             *count += 1;
             let patch = Patch::Merge(json!({"count": count, "lastTimestamp": stored::now()}));
             let (caller, options) = (&self.caller, WriteOptions::default());
@@ -158,24 +134,10 @@ impl Writer {
                 if self.counted.len() >= COUNTED_MAX {
                     self.counted.clear();
                 }
-                self.counted.insert(same.clone(), (namespace.clone(), name.clone(), 1));
-                self.written.push_back((Instant::now() + LIFETIME, same, namespace, name));
+                self.counted.insert(same, (name, 1));
             }
             // Mostly a namespace on its way out.
             Err(status) => tracing::debug!(%status, "an Event was not written"),
-        }
-    }
-
-    async fn expire(&mut self) {
-        let Some((_, same, namespace, name)) = self.written.pop_front() else { return };
-        self.counted.remove(&same);
-        let options = DeleteOptions::default();
-        let gone =
-            self.registry.delete(&self.caller, &kinds::EVENTS, &namespace, &name, &options).await;
-        if let Err(status) = gone
-            && !status.is_not_found()
-        {
-            tracing::debug!(%status, "an old Event was not removed");
         }
     }
 }

@@ -4,10 +4,7 @@
 //! group is packed into its slices, and what differs becomes actions
 //! (kubernetes/endpointslice `reconciler.go`).
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use portolan_apiserver::kinds;
 use serde_json::{Map, Value, json};
