@@ -13,9 +13,13 @@
 //! one table of types (`data/`, generated from upstream's facts); rules of one
 //! kind are an arm in the module concerned.
 
+mod data;
 pub mod defaults;
 pub mod fields;
+pub mod openapi;
+pub mod protobuf;
 pub mod qos;
 pub mod quantity;
 pub mod tables;
+pub mod types;
 mod value;
