@@ -65,6 +65,7 @@ pub(super) fn refresh_annotation(manager: &str, object: &mut Value, applied: &Va
     if let Some(annotations) = annotations_of(&mut last) {
         annotations.shift_remove(LAST_APPLIED);
     }
+    last.sort_all_objects();
     // A newline ends the text, as client-side apply writes it.
     let text = format!("{last}\n");
     let Some(annotations) = annotations_of(object) else {

@@ -4,6 +4,7 @@
 //! API version too (k8s.io/apimachinery `pkg/util/managedfields`). Entries are stored sorted by
 //! operation, time, name, version and subresource, as upstream stores them.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
@@ -38,8 +39,9 @@ impl Workflow {
     }
 }
 
-/// Who owns fields.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// Who owns fields. The order is that of upstream's identifiers, which are JSON texts: one with a
+/// subresource comes before the same without.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Manager {
     /// The `fieldManager` of the request.
     pub name: String,
@@ -67,6 +69,22 @@ impl Manager {
             api_version: api_version.to_owned(),
             subresource: subresource.to_owned(),
         }
+    }
+}
+
+impl Ord for Manager {
+    fn cmp(&self, other: &Self) -> Ordering {
+        fn key(manager: &Manager) -> (&str, Workflow, &str, bool, &str) {
+            let Manager { name, workflow, api_version, subresource } = manager;
+            (name, *workflow, api_version, subresource.is_empty(), subresource)
+        }
+        key(self).cmp(&key(other))
+    }
+}
+
+impl PartialOrd for Manager {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
     }
 }
 

@@ -130,7 +130,7 @@ pub fn apply(
     write: &Write<'_>,
 ) -> Result<Value, ApplyError> {
     check_applied(applied, schema.root(), write)?;
-    let mut state = State::before_apply(live, applied, schema.root(), write)?;
+    let mut state = State::before_apply(live, applied, schema, write)?;
     let manager =
         Manager::new(write.manager, Workflow::Apply, write.api_version, write.subresource);
     let pristine = state.managers.clone();
@@ -193,7 +193,7 @@ pub fn update(live: Option<&Value>, new: &Value, schema: &Schema, write: &Write<
     }
     let old = match live {
         Some(live) => without_managed_fields(live),
-        None => skeleton(&object),
+        None => skeleton(&object, schema),
     };
     let at = schema.root();
     managers.reconcile(at);
@@ -252,9 +252,10 @@ impl<'a> State<'a> {
     fn before_apply(
         live: Option<&Value>,
         applied: &Value,
-        at: At<'a>,
+        schema: &'a Schema,
         write: &Write<'a>,
     ) -> Result<Self, ApplyError> {
+        let at = schema.root();
         let mut managers = match live {
             Some(live) => Managers::of(live).map_err(|reason| ApplyError::Stored { reason })?,
             None => Managers::default(),
@@ -264,12 +265,13 @@ impl<'a> State<'a> {
         {
             let before = Write { manager: BEFORE_FIRST_APPLY, ..*write };
             let object = without_managed_fields(live);
-            let changes = Comparison::between(&skeleton(&object), &object, at).without(write.reset);
+            let changes =
+                Comparison::between(&skeleton(&object, schema), &object, at).without(write.reset);
             note_update(&mut managers, &changes, &before);
         }
         managers.reconcile(at);
         let creating = live.is_none();
-        let live = live.map_or_else(|| skeleton(applied), without_managed_fields);
+        let live = live.map_or_else(|| skeleton(applied, schema), without_managed_fields);
         Ok(Self { live, managers, at, write: *write, creating })
     }
 
@@ -303,10 +305,10 @@ impl<'a> State<'a> {
         self.managers.take_from_others(Some(manager), &changes.removed);
         let fields = owned.fields.difference(&UNOWNED);
         self.managers.set(manager.clone(), Owned { fields, ..owned });
-        merge::drop_nulls(&mut object);
         if self.creating || !same(&self.live, &object) {
             self.managers.set_time(manager, self.write.now);
         }
+        merge::drop_nulls(&mut object);
         Ok(object)
     }
 
@@ -344,8 +346,8 @@ fn without_managed_fields(object: &Value) -> Value {
     object
 }
 
-/// Objects that every object of a kind has, empty, before anyone wrote to it: in a typed server
-/// these are structs by value. Creating an object does not make its author their owner.
+/// Objects that every object of a built-in kind has, empty, before anyone wrote to it: in a typed
+/// server these are structs by value. Creating an object does not make its author their owner.
 const BY_VALUE: &[&[&str]] = &[
     &["metadata"],
     &["spec"],
@@ -369,17 +371,21 @@ const BY_VALUE: &[&[&str]] = &[
 
 /// What `object` is compared with when it is new: its kind, the objects of [`BY_VALUE`] that it has,
 /// and the containers list, empty.
-fn skeleton(object: &Value) -> Value {
+fn skeleton(object: &Value, schema: &Schema) -> Value {
     let mut skeleton = Value::Object(Map::new());
     for name in ["apiVersion", "kind"] {
         if let Some(value) = object.get(name) {
             put(&mut skeleton, &[name], value.clone());
         }
     }
-    for path in BY_VALUE {
+    let by_value = if schema.is_typed() { BY_VALUE } else { &[] };
+    for path in by_value {
         let has = path.iter().try_fold(object, |value, name| value.get(name));
-        if has.is_some_and(Value::is_object) {
-            put(&mut skeleton, path, Value::Object(Map::new()));
+        if let Some(Value::Object(members)) = has {
+            // A member that is null is no more than one that is absent.
+            let nulls = members.iter().filter(|(_, value)| value.is_null());
+            let nulls = nulls.map(|(name, value)| (name.clone(), value.clone())).collect();
+            put(&mut skeleton, path, Value::Object(nulls));
         }
         if path.last() == Some(&"spec")
             && has.is_some_and(|spec| spec.get("containers").is_some_and(Value::is_array))

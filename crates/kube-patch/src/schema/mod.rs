@@ -145,6 +145,11 @@ impl Schema {
         openapi::build(schema, components)
     }
 
+    /// Whether the schema is of a built-in kind, whose objects a server would hold in structs.
+    pub(crate) fn is_typed(&self) -> bool {
+        self.unlisted_are_fields
+    }
+
     /// The place of the whole object.
     #[must_use]
     pub fn root(&self) -> At<'_> {
