@@ -168,6 +168,9 @@ codes! {
     TRANSPORT_UNSUPPORTED = 304, "TransportUnsupported", Acknowledged,
         "The proxy does not carry this transport.",
         "Use TCP or UDP.";
+    PORT_FAILED = 305, "PortFailed", Acknowledged,
+        "The virtual IP's port could not be opened.",
+        "Mend what the system says; for too many open files, raise the limit (ulimit -n) and start again.";
 }
 
 impl Code {
