@@ -97,6 +97,12 @@ impl Struct {
         self.members.get(name)
     }
 
+    /// The names of all members.
+    #[cfg(test)]
+    pub(super) fn names(&self) -> impl Iterator<Item = &'static str> {
+        self.members.keys().copied()
+    }
+
     /// Without its package: `PodSpec`.
     pub(super) fn short_name(&self) -> &'static str {
         self.go.rsplit_once('.').map_or(self.go, |(_, name)| name)

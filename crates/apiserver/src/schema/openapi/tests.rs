@@ -1,6 +1,9 @@
+use std::collections::HashSet;
+
 use serde_json::Value;
 
 use super::*;
+use crate::schema::data::{Shape, StructId, types};
 
 fn parsed(path: &str) -> Value {
     serde_json::from_slice(&document(path).expect("held")).expect("JSON")
@@ -106,4 +109,46 @@ fn paths_follow_the_rows() {
     let reviews = reviews["paths"].as_object().expect("paths");
     assert!(reviews.contains_key("/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"));
     assert!(reviews.values().all(|item| item.get("get").is_none()));
+}
+
+/// Holds a struct of the table against its schema, and everything beneath.
+fn agree(name: &str, id: StructId, schemas: &Value, seen: &mut HashSet<String>) {
+    if !seen.insert(name.to_owned()) {
+        return;
+    }
+    let properties = schemas[name]["properties"].as_object();
+    let properties = properties.unwrap_or_else(|| panic!("{name} has no properties"));
+    let mut fields: Vec<&str> = types().get(id).names().collect();
+    let mut described: Vec<&str> = properties.keys().map(String::as_str).collect();
+    fields.sort_unstable();
+    described.sort_unstable();
+    assert_eq!(fields, described, "{name}");
+    for (field, property) in properties {
+        let member = types().get(id).member(field).expect("compared above");
+        let (mut shape, mut schema) = (&member.shape, property);
+        loop {
+            (shape, schema) = match shape {
+                Shape::List(item) => (item, &schema["items"]),
+                Shape::Map(value, _) => (value, &schema["additionalProperties"]),
+                _ => break,
+            };
+        }
+        let reference = schema["$ref"].as_str().or_else(|| schema["allOf"][0]["$ref"].as_str());
+        if let (Shape::Struct(id), Some(reference)) = (shape, reference) {
+            let name = reference.rsplit('/').next().unwrap_or_default();
+            agree(name, *id, schemas, seen);
+        }
+    }
+}
+
+#[test]
+fn both_tables_have_the_same_fields() {
+    let mut seen = HashSet::new();
+    for kind in kinds::ALL.iter().chain(kinds::VIRTUAL) {
+        let document = parsed(&path_of(kind));
+        let schemas = &document["components"]["schemas"];
+        let id = types().root(kind.api_version, kind.kind).expect("root");
+        agree(&schemas::name_of(kind, kind.kind), id, schemas, &mut seen);
+    }
+    assert!(seen.contains("io.k8s.api.core.v1.EphemeralContainer"));
 }

@@ -5,6 +5,7 @@ use serde_json::json;
 
 use super::*;
 use crate::kinds;
+use crate::schema::types;
 
 /// What kubectl 1.32.4 sent to a listener on loopback: command line, body, and what Go's own
 /// decoder and `encoding/json` make of the body (nulls left out).
@@ -42,6 +43,22 @@ fn every_kind_decodes_as_in_go() {
     assert_eq!(decodes_as_go_does(FILLED), 33);
     for kind in kinds::ALL.iter().chain(kinds::VIRTUAL) {
         assert!(rows(FILLED).any(|(label, ..)| label == kind.kind), "{kind:?}");
+    }
+}
+
+#[test]
+fn what_is_decoded_is_well_typed() {
+    for (label, bytes, _) in rows(FILLED).chain(rows(CAPTURED)) {
+        let (api_version, kind, object) = decode(&bytes).expect("decoded above");
+        let mut held = kinds::ALL.iter().chain(kinds::VIRTUAL);
+        let Some(kind) = held.find(|k| k.kind == kind && k.api_version == api_version) else {
+            continue;
+        };
+        assert_eq!(types::check(kind, &object), Ok(()), "{label}");
+        assert!(types::unknown_fields(kind, &object).is_empty(), "{label}");
+        let mut pruned = object.clone();
+        types::prune(kind, &mut pruned);
+        assert_eq!(pruned, object, "{label}");
     }
 }
 
@@ -138,7 +155,7 @@ fn many_small_values_are_refused() {
 proptest! {
     #[test]
     fn arbitrary_bytes_do_no_harm(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
-        let _ = decode(&bytes);
+        prop_assert!(decode(&bytes).is_err());
         for kind in kinds::ALL {
             if let Ok((.., object)) = decode(&body(kind.api_version, kind.kind, &bytes[..bytes.len().min(60)])) {
                 prop_assert!(object.is_object());

@@ -105,7 +105,7 @@ pub fn prune(kind: &Kind, object: &mut Value) {
 fn prune_struct(id: StructId, fields: &mut Map<String, Value>) {
     let known = types().get(id);
     fields.retain(|name, value| match known.member(name) {
-        Some(member) => !value.is_null() && !(member.omit_zero && is_empty(value)),
+        Some(member) => !(value.is_null() || (member.omit_zero && is_empty(value))),
         None => false,
     });
     for (name, value) in fields.iter_mut() {
