@@ -108,6 +108,9 @@ codes! {
     NAME_FOLDS = 8, "NameFolds", Matched,
         "Two services differ only in the case of their names, so DNS cannot tell them apart.",
         "Rename one of them.";
+    OBJECT_UNREADABLE = 9, "ObjectUnreadable", Parsed,
+        "The object does not have the shape of its kind.",
+        "Correct the field that the message names.";
     NO_SERVICE = 101, "NoService", Matched,
         "No service lists this Pod: no selector matches its labels and it registered nothing.",
         "Create a Service whose selector matches the Pod's labels, or register the process.";
