@@ -8,7 +8,11 @@ use http_body::Body;
 use http_body_util::{BodyExt, Limited};
 use serde_json::Value;
 
-use crate::{Status, kinds::Kind};
+use crate::{
+    Status,
+    kinds::Kind,
+    schema::protobuf::{self, DecodeError},
+};
 
 /// Largest request body (apiserver `MaxRequestBodyBytes`).
 pub(crate) const BODY_BYTES_MAX: usize = 3 << 20;
@@ -79,8 +83,11 @@ pub(crate) fn yaml(body: &[u8]) -> Result<Value, String> {
 }
 
 fn decode_protobuf(body: &[u8]) -> Result<Value, Status> {
-    let _ = body;
-    Err(Status::unsupported_media_type("protobuf is not held yet"))
+    protobuf::decode(body).map(|(_, _, object)| object).map_err(|error| match error {
+        DecodeError::NotProtobuf => Status::unsupported_media_type(error.to_string()),
+        DecodeError::TooLarge(_) => Status::too_large(error.to_string()),
+        _ => Status::bad_request(error.to_string()),
+    })
 }
 
 /// The name of a kind in messages about bodies.

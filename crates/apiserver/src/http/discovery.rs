@@ -63,15 +63,26 @@ fn parts(kind: &Kind) -> Vec<Part> {
     parts
 }
 
+/// One version of a group: its kinds, each with whether it is stored.
+struct Group {
+    name: &'static str,
+    version: &'static str,
+    members: Vec<(&'static Kind, bool)>,
+}
+
 /// Groups in order, each with its one version and its kinds.
-fn groups() -> Vec<(&'static str, &'static str, Vec<(&'static Kind, bool)>)> {
-    let mut groups: Vec<(&str, &str, Vec<(&'static Kind, bool)>)> = Vec::new();
-    let all =
-        kinds::ALL.iter().map(|k| (*k, true)).chain(kinds::VIRTUAL.iter().map(|k| (*k, false)));
-    for (kind, stored) in all {
-        match groups.iter_mut().find(|(g, v, _)| *g == kind.group && *v == kind.version) {
-            Some((_, _, members)) => members.push((kind, stored)),
-            None => groups.push((kind.group, kind.version, vec![(kind, stored)])),
+fn groups() -> Vec<Group> {
+    let mut groups: Vec<Group> = Vec::new();
+    let stored = kinds::ALL.iter().map(|k| (*k, true));
+    for (kind, stored) in stored.chain(kinds::VIRTUAL.iter().map(|k| (*k, false))) {
+        let known = groups.iter_mut().find(|g| g.name == kind.group && g.version == kind.version);
+        match known {
+            Some(group) => group.members.push((kind, stored)),
+            None => groups.push(Group {
+                name: kind.group,
+                version: kind.version,
+                members: vec![(kind, stored)],
+            }),
         }
     }
     groups
@@ -111,12 +122,12 @@ fn aggregated_resource(kind: &Kind, stored: bool) -> Value {
 fn aggregated(core: bool, version: &str) -> Value {
     let items: Vec<Value> = groups()
         .into_iter()
-        .filter(|(group, _, _)| group.is_empty() == core)
-        .map(|(group, group_version, members)| {
+        .filter(|group| group.name.is_empty() == core)
+        .map(|Group { name, version: group_version, members }| {
             let resources: Vec<_> =
                 members.into_iter().map(|(k, stored)| aggregated_resource(k, stored)).collect();
             json!({
-                "metadata": {"name": group, "creationTimestamp": null},
+                "metadata": {"name": name, "creationTimestamp": null},
                 "versions": [{
                     "version": group_version,
                     "resources": resources,
@@ -141,16 +152,16 @@ fn group_value(group: &str, version: &str) -> Value {
 fn group_list() -> Value {
     let groups: Vec<_> = groups()
         .into_iter()
-        .filter(|(group, _, _)| !group.is_empty())
-        .map(|(group, version, _)| group_value(group, version))
+        .filter(|group| !group.name.is_empty())
+        .map(|group| group_value(group.name, group.version))
         .collect();
     json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
 }
 
 fn one_group(name: &str) -> Option<Value> {
-    let (group, version, _) = groups().into_iter().find(|(g, _, _)| !g.is_empty() && *g == name)?;
+    let found = groups().into_iter().find(|g| !g.name.is_empty() && g.name == name)?;
     let mut value = json!({"kind": "APIGroup", "apiVersion": "v1"});
-    let map = group_value(group, version);
+    let map = group_value(found.name, found.version);
     for (key, part) in map.as_object().into_iter().flatten() {
         value[key] = part.clone();
     }
@@ -158,9 +169,9 @@ fn one_group(name: &str) -> Option<Value> {
 }
 
 fn resource_list(group: &str, version: &str) -> Option<Value> {
-    let (_, _, members) = groups().into_iter().find(|(g, v, _)| *g == group && *v == version)?;
+    let found = groups().into_iter().find(|g| g.name == group && g.version == version)?;
     let mut resources = Vec::new();
-    for (kind, stored) in members {
+    for (kind, stored) in found.members {
         let mut resource = json!({
             "name": kind.plural,
             "singularName": kind.singular,

@@ -5,7 +5,8 @@ use serde_json::Value;
 use super::query::Query;
 use crate::{
     Kind, Status,
-    registry::{FieldSelector, LabelSelector, object, selectable},
+    registry::{FieldSelector, LabelSelector, object},
+    schema::fields::selectable,
     store::Record,
 };
 

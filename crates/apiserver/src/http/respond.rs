@@ -87,6 +87,13 @@ pub(crate) fn text(code: u16, text: impl Into<Bytes>) -> Answer {
     build(code, "text/plain; charset=utf-8", Body::Whole(text.into()))
 }
 
+/// Lets clients keep an answer as long as they like.
+pub(crate) fn keep_for_ever(mut answer: Answer) -> Answer {
+    let value = HeaderValue::from_static("public, max-age=31536000, immutable");
+    answer.headers_mut().insert(header::CACHE_CONTROL, value);
+    answer
+}
+
 /// JSON in pieces.
 pub(crate) fn pieces(pieces: impl Iterator<Item = Bytes> + Send + 'static) -> Answer {
     build(200, "application/json", Body::Pieces(Box::new(pieces)))

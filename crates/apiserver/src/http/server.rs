@@ -1,7 +1,6 @@
 //! Start, accept, serve, stop.
 
 use std::{
-    convert::Infallible,
     io,
     net::{IpAddr, SocketAddr},
     panic::AssertUnwindSafe,
@@ -291,7 +290,7 @@ async fn connection(
     };
     let handler = service_fn(move |request| {
         let service = service.clone();
-        async move { Ok::<_, Infallible>(guarded(service, request).await?) }
+        async move { guarded(service, request).await }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder

@@ -4,7 +4,7 @@
 use serde_json::{Map, Value, json};
 
 use super::accept::Form;
-use crate::{Kind, Status, registry::object};
+use crate::{Kind, Status, registry::object, schema::tables};
 
 /// How much of the object a row carries (`includeObject`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -84,7 +84,7 @@ impl Shape {
         let rows: Vec<Value> = objects
             .map(|object| {
                 let mut row = Map::new();
-                row.insert("cells".into(), cells(self.kind, object, now).into());
+                row.insert("cells".into(), tables::row(self.kind, object, now).into());
                 match self.include {
                     Include::None => {}
                     Include::Metadata => {
@@ -108,14 +108,16 @@ impl Shape {
 }
 
 fn columns(kind: &Kind) -> Value {
-    let _ = kind;
-    json!([
-        {"name": "Name", "type": "string", "format": "name", "description": "", "priority": 0},
-        {"name": "Created At", "type": "date", "format": "", "description": "", "priority": 0},
-    ])
-}
-
-fn cells(kind: &Kind, object: &Value, now: u64) -> Vec<Value> {
-    let _ = (kind, now);
-    vec![object::name(object).into(), object::meta_str(object, "creationTimestamp").into()]
+    tables::columns(kind)
+        .iter()
+        .map(|column| {
+            json!({
+                "name": column.name,
+                "type": column.value_type,
+                "format": column.format,
+                "description": column.description,
+                "priority": column.priority,
+            })
+        })
+        .collect()
 }

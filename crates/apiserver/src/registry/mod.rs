@@ -294,12 +294,3 @@ pub fn key(kind: &Kind, namespace: &str, name: &str) -> Key {
     let namespace = if kind.namespaced { namespace } else { "" };
     Key { resource, namespace: namespace.into(), name: name.into() }
 }
-
-/// The value of a field that selectors may ask for; `None` when the kind does not offer it.
-pub fn selectable(kind: &Kind, object: &Value, field: &str) -> Option<String> {
-    match field {
-        "metadata.name" => Some(object::name(object).to_owned()),
-        "metadata.namespace" if kind.namespaced => Some(object::namespace(object).to_owned()),
-        _ => None,
-    }
-}

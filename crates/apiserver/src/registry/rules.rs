@@ -21,9 +21,24 @@ pub(crate) fn shape(
     object: &mut Value,
     validation: FieldValidation,
 ) -> Result<Vec<String>, Status> {
-    let _ = validation;
+    schema::types::check(kind, object).map_err(Status::bad_request)?;
+    let unknown = match validation {
+        FieldValidation::Ignore => Vec::new(),
+        FieldValidation::Warn | FieldValidation::Strict => {
+            schema::types::unknown_fields(kind, object)
+        }
+    };
+    if validation == FieldValidation::Strict && !unknown.is_empty() {
+        return Err(Status::bad_request(format!(
+            "{name} in version {:?} cannot be handled as a {name}: strict decoding error: {}",
+            kind.version,
+            unknown.join(", "),
+            name = kind.kind,
+        )));
+    }
+    schema::types::prune(kind, object);
     schema::defaults::apply(kind, object);
-    Ok(Vec::new())
+    Ok(unknown)
 }
 
 /// `apiVersion` and `kind` are those of the resource, or absent and then set.

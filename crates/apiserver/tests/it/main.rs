@@ -1,5 +1,8 @@
 //! The embedded API from outside, one module per room.
 #![allow(clippy::unwrap_used, reason = "a test may panic, and its helpers are part of it")]
 
+mod http;
+mod kubectl;
 mod registry;
 mod store;
+mod support;
