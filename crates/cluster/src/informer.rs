@@ -29,6 +29,7 @@ use portolan_apiserver::{
 };
 use portolan_runtime::Tasks;
 use serde_json::Value;
+use tokio::sync::watch;
 
 use crate::object;
 
@@ -130,6 +131,8 @@ struct Shared {
     store: Store,
     cache: RwLock<Cache>,
     feed: Mutex<Feed>,
+    /// Signals that the cache changed.
+    changed: watch::Sender<()>,
 }
 
 /// The objects of one kind. Clones show the same cache.
@@ -141,7 +144,8 @@ pub struct Informer {
 impl Informer {
     fn new(store: Store, kind: &'static Kind) -> Informer {
         let feed = Mutex::new(Feed { watcher: None, callbacks: Vec::new() });
-        let shared = Shared { kind, store, cache: RwLock::default(), feed };
+        let changed = watch::Sender::new(());
+        let shared = Shared { kind, store, cache: RwLock::default(), feed, changed };
         Informer { shared: Arc::new(shared) }
     }
 
@@ -205,6 +209,21 @@ impl Informer {
             callback(&Change { key, old: None, new: Some(object) });
         }
         feed.callbacks.push(Box::new(callback));
+    }
+
+    /// Waits until the objects are as `find` wants them, and returns what it finds.
+    pub async fn until<T>(&self, mut find: impl FnMut(&Informer) -> Option<T>) -> T {
+        let mut changed = self.shared.changed.subscribe();
+        loop {
+            changed.borrow_and_update();
+            if let Some(found) = find(self) {
+                return found;
+            }
+            if changed.changed().await.is_err() {
+                // The sender lives in `self.shared`.
+                std::future::pending::<()>().await;
+            }
+        }
     }
 
     /// Keeps the cache fresh while nobody reads, so that callbacks come at once.
@@ -292,6 +311,7 @@ impl Shared {
         for callback in callbacks {
             callback(&change);
         }
+        self.changed.send_replace(());
     }
 
     /// Replaces the cache by a list; callbacks see the difference.

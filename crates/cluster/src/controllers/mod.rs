@@ -21,7 +21,7 @@ mod mirroring;
 mod namespace;
 mod podset;
 mod replicaset;
-mod runner;
+pub(crate) mod runner;
 mod scheduler;
 
 use portolan_apiserver::Registry;

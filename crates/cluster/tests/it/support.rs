@@ -1,0 +1,182 @@
+//! A cluster in memory, and a kubelet that only says what a kubelet says.
+
+use std::{sync::Arc, time::Duration};
+
+use portolan_apiserver::{
+    Caller, Kind, Status, kinds,
+    registry::{Cidr, DeleteOptions, Patch, Propagation, Subresource, WriteOptions, object::now},
+};
+use portolan_cluster::{
+    Config, Running, fixed,
+    informer::{Informer, Object, ObjectKey},
+    object,
+    queue::Queue,
+    start,
+};
+use portolan_runtime::Shutdown;
+use serde_json::{Value, json};
+
+/// Far beyond what anything here takes: the tests wait for states, not for time.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+pub struct Cluster {
+    pub running: Running,
+    shutdown: Shutdown,
+}
+
+impl Cluster {
+    pub async fn start() -> Cluster {
+        let shutdown = Shutdown::new();
+        let cidr = |text: &str| -> Vec<Cidr> { vec![text.parse().unwrap()] };
+        let mut config = Config::default();
+        config.api.registry.service_cidrs = cidr("127.96.0.0/16");
+        config.api.registry.pod_cidrs = cidr("127.10.0.0/16");
+        let running = start(config, shutdown.clone()).await.unwrap();
+        running.registry.add_node_agent(fixed::RUNNER_NODE);
+        simulate_kubelet(&running, &shutdown);
+        Cluster { running, shutdown }
+    }
+
+    pub async fn end(self) {
+        self.shutdown.cancel();
+        tokio::time::timeout(DEADLINE, self.running.finish()).await.unwrap();
+    }
+
+    pub fn informer(&self, kind: &'static Kind) -> Informer {
+        self.running.informers.of(kind)
+    }
+
+    pub async fn create(&self, kind: &'static Kind, namespace: &str, object: Value) -> Value {
+        let (caller, options) = (Caller::system("test"), WriteOptions::default());
+        self.running.registry.create(&caller, kind, namespace, object, &options).await.unwrap()
+    }
+
+    pub async fn merge(&self, kind: &'static Kind, namespace: &str, name: &str, patch: Value) {
+        let (caller, options) = (Caller::system("test"), WriteOptions::default());
+        let patch = Patch::Merge(patch);
+        let registry = &self.running.registry;
+        registry.patch(&caller, kind, namespace, name, None, patch, &options).await.unwrap();
+    }
+
+    pub async fn delete(
+        &self,
+        kind: &'static Kind,
+        namespace: &str,
+        name: &str,
+        propagation: Option<Propagation>,
+    ) -> Result<(), Status> {
+        let options = DeleteOptions { propagation, ..DeleteOptions::default() };
+        let caller = Caller::system("test");
+        self.running.registry.delete(&caller, kind, namespace, name, &options).await.map(drop)
+    }
+
+    /// Waits until the objects of a namespace are as `find` wants them.
+    pub async fn until<T>(
+        &self,
+        kind: &'static Kind,
+        namespace: &str,
+        what: &str,
+        find: impl Fn(&[Object]) -> Option<T>,
+    ) -> T {
+        let informer = self.informer(kind);
+        let namespace = kind.namespaced.then_some(namespace);
+        let found = informer.until(|informer| find(&informer.list(namespace)));
+        match tokio::time::timeout(DEADLINE, found).await {
+            Ok(found) => found,
+            Err(_) => panic!(
+                "{what} did not come; there is {}",
+                serde_json::to_string_pretty(&informer.list(namespace)).unwrap()
+            ),
+        }
+    }
+
+    /// Waits until one object is as `find` wants it.
+    pub async fn until_one<T>(
+        &self,
+        kind: &'static Kind,
+        namespace: &str,
+        name: &str,
+        what: &str,
+        find: impl Fn(&Value) -> Option<T>,
+    ) -> T {
+        self.until(kind, namespace, what, |objects| {
+            find(objects.iter().find(|object| object::name(object) == name)?)
+        })
+        .await
+    }
+}
+
+/// Pods bound to our Node get an address and become ready; Pods that are
+/// deleted end at once.
+fn simulate_kubelet(running: &Running, shutdown: &Shutdown) {
+    let registry = running.registry.clone();
+    let pods = running.informers.of(&kinds::PODS);
+    let queue: Arc<Queue<ObjectKey>> = Arc::default();
+    {
+        let queue = queue.clone();
+        pods.on_change(move |change| {
+            let is_ours = |pod: &Object| object::text(pod, "/spec/nodeName") == fixed::RUNNER_NODE;
+            if change.new.is_some_and(is_ours) {
+                queue.add(change.key.clone());
+            }
+        });
+    }
+    let shutdown = shutdown.clone();
+    tokio::spawn(async move {
+        let caller = Caller::system("node:portolan");
+        let mut last = 0u16;
+        loop {
+            let key = tokio::select! {
+                key = queue.next() => key,
+                () = shutdown.cancelled() => return,
+            };
+            queue.done(&key);
+            let Some(pod) = pods.get(&key.namespace, &key.name) else { continue };
+            let (namespace, name) = (&*key.namespace, &*key.name);
+            if object::is_deleting(&pod) {
+                let options =
+                    DeleteOptions { grace_period_seconds: Some(0), ..DeleteOptions::default() };
+                drop(registry.delete(&caller, &kinds::PODS, namespace, name, &options).await);
+                continue;
+            }
+            let image = object::text(&pod, "/spec/containers/0/image");
+            if object::is_condition_true(&pod, "Ready") || image == "broken" {
+                continue;
+            }
+            last += 1;
+            let ip = format!("127.10.{}.{}", last / 256, last % 256);
+            let mut new = Value::clone(&pod);
+            let conditions = object::list(&pod, "/status/conditions").iter();
+            let mut conditions: Vec<Value> = conditions.cloned().collect();
+            conditions
+                .push(json!({"type": "Ready", "status": "True", "lastTransitionTime": now()}));
+            new["status"] = json!({"phase": "Running", "podIP": ip, "podIPs": [{"ip": ip}],
+                "conditions": conditions});
+            let (sub, options) = (Some(Subresource::Status), WriteOptions::default());
+            // A conflict comes back with the change that caused it.
+            drop(registry.update(&caller, &kinds::PODS, namespace, name, sub, new, &options).await);
+        }
+    });
+}
+
+pub fn deployment(name: &str, replicas: i64, image: &str) -> Value {
+    json!({
+        "metadata": {"name": name},
+        "spec": {
+            "replicas": replicas,
+            "selector": {"matchLabels": {"app": name}},
+            "template": {
+                "metadata": {"labels": {"app": name}},
+                "spec": {"containers": [{"name": "main", "image": image,
+                    "ports": [{"name": "http", "containerPort": 8081}]}]},
+            },
+        },
+    })
+}
+
+pub fn service(name: &str) -> Value {
+    json!({
+        "metadata": {"name": name},
+        "spec": {"selector": {"app": name}, "ports": [{"port": 80, "targetPort": "http"}]},
+    })
+}
