@@ -28,7 +28,7 @@ mod set;
 
 use std::sync::LazyLock;
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use crate::error::type_name;
 use crate::schema::{At, Schema};
@@ -191,10 +191,7 @@ pub fn update(live: Option<&Value>, new: &Value, schema: &Schema, write: &Write<
         // Nobody tracks this object: it was reset, or it is from before the time of tracking.
         return object;
     }
-    let old = match live {
-        Some(live) => without_managed_fields(live),
-        None => skeleton(&object, schema),
-    };
+    let old = with_structs(live.map(without_managed_fields), &object, schema);
     let at = schema.root();
     managers.reconcile(at);
     let changes = Comparison::between(&old, &object, at).without(write.reset);
@@ -265,13 +262,13 @@ impl<'a> State<'a> {
         {
             let before = Write { manager: BEFORE_FIRST_APPLY, ..*write };
             let object = without_managed_fields(live);
-            let changes =
-                Comparison::between(&skeleton(&object, schema), &object, at).without(write.reset);
+            let changes = Comparison::between(&with_structs(None, &object, schema), &object, at)
+                .without(write.reset);
             note_update(&mut managers, &changes, &before);
         }
         managers.reconcile(at);
         let creating = live.is_none();
-        let live = live.map_or_else(|| skeleton(applied, schema), without_managed_fields);
+        let live = with_structs(live.map(without_managed_fields), applied, schema);
         Ok(Self { live, managers, at, write: *write, creating })
     }
 
@@ -369,32 +366,39 @@ const BY_VALUE: &[&[&str]] = &[
     &["status", "loadBalancer"],
 ];
 
-/// What `object` is compared with when it is new: its kind, the objects of [`BY_VALUE`] that it has,
-/// and the containers list, empty.
-fn skeleton(object: &Value, schema: &Schema) -> Value {
-    let mut skeleton = Value::Object(Map::new());
-    for name in ["apiVersion", "kind"] {
-        if let Some(value) = object.get(name) {
-            put(&mut skeleton, &[name], value.clone());
-        }
+/// The object before a write that results in `new`, as a typed server would see it: `old` (or
+/// nothing but the kind) with the objects of [`BY_VALUE`] that `new` has, and the containers list.
+fn with_structs(old: Option<Value>, new: &Value, schema: &Schema) -> Value {
+    let mut old = old.unwrap_or_else(|| {
+        let kind = ["apiVersion", "kind"].into_iter();
+        kind.filter_map(|name| Some((name.to_owned(), new.get(name)?.clone()))).collect()
+    });
+    if !schema.is_typed() {
+        return old;
     }
-    let by_value = if schema.is_typed() { BY_VALUE } else { &[] };
-    for path in by_value {
-        let has = path.iter().try_fold(object, |value, name| value.get(name));
-        if let Some(Value::Object(members)) = has {
+    for path in BY_VALUE {
+        let Some(Value::Object(members)) = at_path(new, path) else {
+            continue;
+        };
+        if at_path(&old, path).is_none_or(Value::is_null) {
             // A member that is null is no more than one that is absent.
             let nulls = members.iter().filter(|(_, value)| value.is_null());
             let nulls = nulls.map(|(name, value)| (name.clone(), value.clone())).collect();
-            put(&mut skeleton, path, Value::Object(nulls));
+            put(&mut old, path, Value::Object(nulls));
         }
+        let containers: Vec<&str> = path.iter().copied().chain(["containers"]).collect();
         if path.last() == Some(&"spec")
-            && has.is_some_and(|spec| spec.get("containers").is_some_and(Value::is_array))
+            && at_path(new, &containers).is_some_and(Value::is_array)
+            && at_path(&old, &containers).is_none_or(Value::is_null)
         {
-            let containers: Vec<&str> = path.iter().copied().chain(["containers"]).collect();
-            put(&mut skeleton, &containers, Value::Array(Vec::new()));
+            put(&mut old, &containers, Value::Array(Vec::new()));
         }
     }
-    skeleton
+    old
+}
+
+fn at_path<'v>(value: &'v Value, path: &[&str]) -> Option<&'v Value> {
+    path.iter().try_fold(value, |value, name| value.get(name))
 }
 
 fn put(object: &mut Value, path: &[&str], value: Value) {
