@@ -4,7 +4,7 @@
 //! The kernel spreads clients over the sockets; a worker shares nothing with the
 //! others but the names it loads.
 
-use std::{io, net::SocketAddr};
+use std::{io, net::SocketAddr, time::Duration};
 
 use portolan_runtime::Shutdown;
 use rand::{Rng, SeedableRng, rngs::SmallRng};
@@ -21,6 +21,9 @@ const RECEIVE_BUFFER: usize = 4 << 20;
 /// The longest query that is read. Larger ones are no DNS queries: a name has at
 /// most 255 bytes, and EDNS options of clients are small.
 const QUERY_MAX: usize = 4096;
+
+/// Pause after receiving fails: the cause does not go away by trying at once.
+const RECEIVE_PAUSE: Duration = Duration::from_millis(10);
 
 /// Binds one socket per worker. SO_REUSEPORT lets a second server share the
 /// address unnoticed, so a first bind without it looks whether it is free.
@@ -60,9 +63,9 @@ pub(crate) async fn work(socket: UdpSocket, responder: Responder, shutdown: Shut
         let (length, client) = match received {
             Ok(received) => received,
             Err(error) => {
-                // What an earlier reply met (port unreachable) is told here.
                 debug!(%error, "receiving failed");
                 responder.metrics.dropped("receive_error");
+                tokio::time::sleep(RECEIVE_PAUSE).await;
                 continue;
             }
         };
