@@ -20,6 +20,24 @@
 //! know, field by field, which lists merge and by what key: [`schema_for`] knows the built-in kinds,
 //! [`Schema::from_openapi`] reads any other.
 //!
+//! ```
+//! use portolan_kube_patch::{PatchError, schema_for, strategic_merge};
+//! use serde_json::json;
+//!
+//! let service = json!({"spec": {"ports": [{"port": 80, "targetPort": 8080}]}});
+//! let patch = json!({"spec": {"ports": [{"port": 80, "targetPort": 9090}, {"port": 443}]}});
+//! let patched = strategic_merge(&service, &patch, schema_for("", "v1", "Service"))?;
+//! assert_eq!(
+//!     patched,
+//!     json!({"spec": {"ports": [{"port": 80, "targetPort": 9090}, {"port": 443}]}}),
+//! );
+//! # Ok::<(), PatchError>(())
+//! ```
+//!
+//! What is not here: computing patches (`kubectl diff` and the like do that), YAML, conversion
+//! between API versions, validation of fields. Where a rule differs from upstream, the module that
+//! holds it says so.
+//!
 //! Recursion follows the depth of the documents; parse them with a depth limit (`serde_json` stops
 //! at 128 by itself).
 

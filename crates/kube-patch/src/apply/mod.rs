@@ -63,17 +63,40 @@ static UNOWNED: LazyLock<FieldSet> = LazyLock::new(|| {
 /// One write: by whom, through what, when.
 #[derive(Clone, Copy, Debug)]
 pub struct Write<'a> {
-    /// The `fieldManager` parameter; for requests without one, the User-Agent up to the first `/`.
+    /// Who writes; see [`manager_name`].
     pub manager: &'a str,
     /// `apiVersion` of the request.
     pub api_version: &'a str,
-    /// The subresource written through, or empty.
+    /// The subresource written through, or empty. A write through `scale` is an update of the
+    /// object that it scales, noted under the subresource `scale`.
     pub subresource: &'a str,
     /// Now, as `metadata.managedFields[].time` shows it: RFC 3339, UTC, whole seconds.
     pub now: &'a str,
     /// Fields that this request cannot write and so cannot own: `status` of a write to the object,
     /// `spec` of a write to its status. See [`reset_fields`].
     pub reset: &'a FieldSet,
+}
+
+/// Longest name of a manager, in bytes: `FieldManagerMaxLength` of k8s.io/apimachinery
+/// `pkg/apis/meta/v1/validation`.
+pub const MAX_MANAGER_BYTES: usize = 128;
+
+/// The manager of a request: its `fieldManager`, or else what its User-Agent says before the first
+/// `/`, without unprintable characters, cut to [`MAX_MANAGER_BYTES`].
+#[must_use]
+pub fn manager_name(field_manager: &str, user_agent: &str) -> String {
+    if !field_manager.is_empty() {
+        return field_manager.to_owned();
+    }
+    let product = user_agent.split('/').next().unwrap_or_default();
+    let mut name = String::new();
+    for character in product.chars().filter(|character| !character.is_control()) {
+        if name.len() + character.len_utf8() > MAX_MANAGER_BYTES {
+            break;
+        }
+        name.push(character);
+    }
+    name
 }
 
 /// The fields that writes through a subresource (or none) leave alone, for a kind that has a

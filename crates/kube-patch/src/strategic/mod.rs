@@ -13,8 +13,15 @@
 //! `pkg/util/strategicpatch`, as an API server uses it (nulls that match nothing are dropped,
 //! parallel lists are merged in). Where upstream relies on decoding into a Go struct afterwards to
 //! lose leftovers (nulls and directives inside values that were taken over whole), this module
-//! removes them itself. Go's map order made one thing random upstream that is fixed here: within
-//! one object the deletions of `$deleteFromPrimitiveList` come last.
+//! removes them itself. Differences, all where upstream is at odds with itself:
+//!
+//! - Within one object the deletions of `$deleteFromPrimitiveList` come last; upstream takes them in
+//!   Go's random map order.
+//! - An element that is new to the live list is cleaned like any new value. Upstream takes it over
+//!   raw, so that `{"name": "A", "$patch": "delete"}` inside a new container adds A.
+//! - `$setElementOrder` for a list that the schema does not know shows the merge key, and the list
+//!   merges by it. Upstream fails.
+//! - `$patch: merge` is refused, as upstream: its documentation names the word, its code has none.
 
 mod directive;
 mod list;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use portolan_kube_patch::apply::{
     ApplyError, FieldSet, Managers, PathElement, Workflow, Write, apply, display_path,
-    reset_fields, strip, update,
+    manager_name, reset_fields, strip, update,
 };
 use portolan_kube_patch::{Schema, merge_patch, schema_for};
 use proptest::prelude::*;
@@ -110,6 +110,21 @@ fn refusals() {
     check(None, &pod(json!({"containers": [1]})), 400, "may not have non-map elements");
     let broken = json!({"metadata": {"managedFields": [{"manager": "x"}]}});
     check(Some(&broken), &pod(json!({})), 500, "operation must be `Apply` or `Update`");
+}
+
+#[test]
+fn managers_have_names() {
+    let check = |field_manager: &str, user_agent: &str, expected: &str| {
+        assert_eq!(manager_name(field_manager, user_agent), expected);
+    };
+    check("me", "kubectl/v1.32 (linux)", "me");
+    check("", "kubectl/v1.32 (linux)", "kubectl");
+    check("", "a\u{7}b", "ab");
+    check("", "", "");
+    check("", &"é".repeat(100), &"é".repeat(64));
+    let schema = schema_for("", "v1", "ConfigMap");
+    let object = update(None, &config_map(json!({"a": "1"})), schema, &write_by("", "v1", ""));
+    assert_eq!(owners(&object), json!({"unknown Update": [".data", ".data.a"]}));
 }
 
 #[test]
