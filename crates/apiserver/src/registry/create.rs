@@ -10,8 +10,9 @@ use super::{
     key, object,
     object::Encoded,
     rules, service,
+    update::Owners,
 };
-use crate::{Cause, Kind, Status, kinds, store::Expect};
+use crate::{Cause, Kind, Status, kinds, schema, store::Expect};
 
 /// Attempts at a free generated name (apiserver `RetryGenerateName`, 1.32).
 const GENERATED_NAME_ATTEMPTS: usize = 8;
@@ -35,10 +36,24 @@ impl Registry {
         caller: &Caller,
         kind: &'static Kind,
         namespace: &str,
+        object: Value,
+        options: &WriteOptions,
+    ) -> Result<Written, Status> {
+        self.create_owned(caller, kind, namespace, Owners::Compare, object, options).await
+    }
+
+    /// Creates; `owners` says whether the object brings its record of field owners.
+    pub(crate) async fn create_owned(
+        &self,
+        caller: &Caller,
+        kind: &'static Kind,
+        namespace: &str,
+        owners: Owners,
         mut object: Value,
         options: &WriteOptions,
     ) -> Result<Written, Status> {
         rules::check_type(kind, &mut object)?;
+        schema::types::check(kind, &object).map_err(Status::bad_request)?;
         check_place(kind, namespace, &object)?;
         let generated = object::name(&object).is_empty();
         let base = object::meta_str(&object, "generateName").to_owned();
@@ -49,7 +64,7 @@ impl Registry {
         self.check_namespace(kind, namespace, object::name(&object))?;
         stamp_new(kind, namespace, &mut object, &self.now());
         if !generated {
-            return self.create_named(caller, kind, object, options).await;
+            return self.create_named(caller, kind, owners, object, options).await;
         }
         let mut attempt = 1;
         loop {
@@ -60,7 +75,7 @@ impl Registry {
             };
             let name = object::generate_name(&base);
             object::metadata_mut(&mut named).insert("name".into(), name.into());
-            match self.create_named(caller, kind, named, options).await {
+            match self.create_named(caller, kind, owners, named, options).await {
                 Err(status) if status.is_already_exists() && attempt < GENERATED_NAME_ATTEMPTS => {
                     attempt += 1;
                 }
@@ -73,13 +88,14 @@ impl Registry {
         &self,
         caller: &Caller,
         kind: &'static Kind,
+        owners: Owners,
         mut object: Value,
         options: &WriteOptions,
     ) -> Result<Written, Status> {
         rules::prepare_create(kind, &mut object);
         let warnings = rules::shape(kind, &mut object, options.field_validation)?;
         let name = object::name(&object).to_owned();
-        let causes = rules::validate_create(kind, &object);
+        let causes = self.validate_create(kind, &object);
         if !causes.is_empty() {
             return Err(Status::invalid(kind, &name, causes));
         }
@@ -95,7 +111,9 @@ impl Registry {
                     .map_err(|causes| Status::invalid(kind, &name, causes))?;
             ledger.taken = Some(taken);
         }
-        self.own_fields(caller, kind, None, &Value::Null, &mut object, options);
+        if owners == Owners::Compare {
+            object = self.own_fields(caller, kind, None, None, &object, options);
+        }
         if options.dry_run {
             return Ok(Written { object, record: None, created: true, warnings });
         }

@@ -3,8 +3,11 @@
 use portolan_kube_patch as kube_patch;
 use serde_json::Value;
 
-use super::{Caller, Registry, Subresource, WriteOptions, Written};
-use crate::{Kind, Status};
+use super::{
+    Caller, Registry, Subresource, WriteOptions, Written,
+    update::{Owners, Place},
+};
+use crate::{Cause, Kind, Status, status::Details};
 
 /// Most operations of a JSON patch (apiserver `maxJSONPatchOperations`).
 const JSON_PATCH_OPERATIONS_MAX: usize = 10_000;
@@ -60,21 +63,34 @@ impl Registry {
                 operations.len()
             )));
         }
-        if let Patch::Apply(_) = patch {
-            return Err(Status::unsupported_media_type("server-side apply is not held yet"));
+        let place = Place { caller, kind, namespace, name, part: subresource, options };
+        if let Patch::Apply(applied) = patch {
+            return self.apply(place, applied).await;
         }
         if subresource == Some(Subresource::Scale) {
             return self.patch_scale(caller, kind, namespace, name, patch, options).await;
         }
         let change = |old: &Value| apply(kind, old, &patch);
-        self.modify(caller, kind, namespace, name, subresource, &change, options).await
+        self.modify(place, Owners::Compare, &change).await
     }
+}
+
+/// The causes that kube-patch names, as a Status has them.
+pub(crate) fn with_causes(mut status: Status, causes: Vec<kube_patch::Cause>) -> Status {
+    if !causes.is_empty() {
+        let causes = causes
+            .into_iter()
+            .map(|c| Cause { reason: c.reason, message: c.message, field: c.field })
+            .collect();
+        status.details = Some(Box::new(Details { causes, ..Details::default() }));
+    }
+    status
 }
 
 /// The patched document.
 pub(crate) fn apply(kind: &Kind, old: &Value, patch: &Patch) -> Result<Value, Status> {
     let refused = |error: kube_patch::PatchError| {
-        Status::new(error.code(), error.reason(), error.to_string())
+        with_causes(Status::new(error.code(), error.reason(), error.to_string()), error.causes())
     };
     match patch {
         Patch::Json(patch) => kube_patch::json_patch(old, patch).map_err(refused),

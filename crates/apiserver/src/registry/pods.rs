@@ -91,7 +91,8 @@ impl Registry {
             }
             Ok(bound_pod(old, binding, node, &now))
         };
-        self.modify_whole(caller, kind, namespace, pod, &change, options).await
+        tracing::trace!(user = %caller.user, namespace, pod, node, "bind");
+        self.modify_whole(kind, namespace, pod, &change, options).await
     }
 
     /// Deletes a Pod as a `policy/v1` Eviction asks. There are no disruption budgets here.

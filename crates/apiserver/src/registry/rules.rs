@@ -251,14 +251,22 @@ pub(crate) fn is_kept(kind: &Kind, object: &Value) -> bool {
     !object::finalizers(object).is_empty() || (kind.is_core("namespaces") && spec_finalizers())
 }
 
-/// Causes that the schema finds in a new object.
-pub(crate) fn validate_create(kind: &Kind, object: &Value) -> Vec<Cause> {
-    let _ = (kind, object);
-    Vec::new()
-}
+impl Registry {
+    /// What is wrong with a new object.
+    pub(crate) fn validate_create(&self, kind: &Kind, new: &Value) -> Vec<Cause> {
+        let _ = (kind, new);
+        Vec::new()
+    }
 
-/// Causes that the schema finds in a change.
-pub(crate) fn validate_update(kind: &Kind, old: &Value, new: &Value) -> Vec<Cause> {
-    let _ = (kind, old, new);
-    Vec::new()
+    /// What is wrong with a change through a door.
+    pub(crate) fn validate_update(
+        &self,
+        kind: &Kind,
+        part: Option<Subresource>,
+        old: &Value,
+        new: &Value,
+    ) -> Vec<Cause> {
+        let _ = (kind, part, old, new);
+        Vec::new()
+    }
 }

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::{
     Caller, LabelSelector, Patch, Registry, Subresource, WriteOptions, Written, object, patch,
+    update::{Change, Owners, Place},
 };
 use crate::{Cause, Kind, Status};
 
@@ -96,11 +97,12 @@ impl Registry {
         kind: &'static Kind,
         namespace: &str,
         name: &str,
-        change: super::update::Change<'_>,
+        change: Change<'_>,
         options: &WriteOptions,
     ) -> Result<Written, Status> {
-        let sub = Some(Subresource::Scale);
-        let mut written = self.modify(caller, kind, namespace, name, sub, change, options).await?;
+        let part = Some(Subresource::Scale);
+        let place = Place { caller, kind, namespace, name, part, options };
+        let mut written = self.modify(place, Owners::Compare, change).await?;
         written.object = of(&written.object);
         // The stored bytes are the workload's, not the Scale's.
         written.record = None;

@@ -20,6 +20,26 @@ use crate::{Cause, Kind, Status, kinds, store::Expect};
 /// through, so this is reached only under a storm on one object.
 const RACE_ATTEMPTS_MAX: usize = 64;
 
+/// Which object a request changes, through which door, and for whom.
+#[derive(Clone, Copy)]
+pub(crate) struct Place<'a> {
+    pub(crate) caller: &'a Caller,
+    pub(crate) kind: &'static Kind,
+    pub(crate) namespace: &'a str,
+    pub(crate) name: &'a str,
+    pub(crate) part: Option<Subresource>,
+    pub(crate) options: &'a WriteOptions,
+}
+
+/// Who keeps the record of field owners for a change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Owners {
+    /// The new object is compared with the old one.
+    Compare,
+    /// The change has done it (server-side apply).
+    Done,
+}
+
 /// Makes the new object out of the stored one.
 pub(crate) type Change<'a> = &'a (dyn Fn(&Value) -> Result<Value, Status> + Send + Sync);
 
@@ -76,21 +96,18 @@ impl Registry {
             }
         }
         let change = |_: &Value| Ok(object.clone());
-        self.modify(caller, kind, namespace, name, subresource, &change, options).await
+        let place = Place { caller, kind, namespace, name, part: subresource, options };
+        self.modify(place, Owners::Compare, &change).await
     }
 
     /// Reads, changes, and writes back, until no other write comes between.
-    #[expect(clippy::too_many_arguments, reason = "the address of an object is three of them")]
     pub(crate) async fn modify(
         &self,
-        caller: &Caller,
-        kind: &'static Kind,
-        namespace: &str,
-        name: &str,
-        subresource: Option<Subresource>,
+        place: Place<'_>,
+        owners: Owners,
         change: Change<'_>,
-        options: &WriteOptions,
     ) -> Result<Written, Status> {
+        let Place { kind, namespace, name, options, .. } = place;
         for _ in 0..RACE_ATTEMPTS_MAX {
             let record = self.get_record(kind, namespace, name)?;
             let old = object::parse(&record)?;
@@ -99,8 +116,7 @@ impl Registry {
             if !asked.is_empty() && asked != "0" && asked != record.revision.to_string() {
                 return Err(Status::modified(kind, name));
             }
-            match self.replace(caller, kind, subresource, record.revision, &old, new, options).await
-            {
+            match self.replace(place, owners, record.revision, &old, new).await {
                 Ok(mut written) => {
                     written.record = written.record.or((!options.dry_run).then_some(record));
                     return Ok(written);
@@ -114,9 +130,9 @@ impl Registry {
     }
 
     /// As [`Registry::modify`], for changes of spec and status at once that only the server makes.
+    /// Nobody owns what they set, as with upstream's bindings.
     pub(crate) async fn modify_whole(
         &self,
-        caller: &Caller,
         kind: &'static Kind,
         namespace: &str,
         name: &str,
@@ -130,7 +146,6 @@ impl Registry {
             if kind.has_generation && rules::is_new_generation(kind, &old, &new) {
                 bump_generation(&mut new);
             }
-            self.own_fields(caller, kind, None, &old, &mut new, options);
             if options.dry_run || old == new {
                 return Ok(());
             }
@@ -147,21 +162,19 @@ impl Registry {
 
     /// One attempt to write `new` over `old`. A change that changes nothing writes nothing and
     /// comes back without a record.
-    #[expect(clippy::too_many_arguments, reason = "old, new and where")]
     async fn replace(
         &self,
-        caller: &Caller,
-        kind: &'static Kind,
-        subresource: Option<Subresource>,
+        place: Place<'_>,
+        owners: Owners,
         revision: u64,
         old: &Value,
         mut new: Value,
-        options: &WriteOptions,
     ) -> Result<Written, Lost> {
+        let Place { caller, kind, part, options, .. } = place;
         let name = object::name(old);
         rules::check_type(kind, &mut new).map_err(Lost::Refused)?;
         check_identity(kind, old, &new).map_err(Lost::Refused)?;
-        rules::isolate(kind, subresource, old, &mut new);
+        rules::isolate(kind, part, old, &mut new);
         let warnings =
             rules::shape(kind, &mut new, options.field_validation).map_err(Lost::Refused)?;
         keep_metadata(kind, old, &mut new);
@@ -172,7 +185,7 @@ impl Registry {
             bump_generation(&mut new);
         }
         let mut causes = finalizer_causes(old, &new);
-        causes.extend(rules::validate_update(kind, old, &new));
+        causes.extend(self.validate_update(kind, part, old, &new));
         if !causes.is_empty() {
             return Err(Lost::Refused(Status::invalid(kind, name, causes)));
         }
@@ -183,8 +196,10 @@ impl Registry {
                     .map_err(|causes| Lost::Refused(Status::invalid(kind, name, causes)))?;
             ledger = Ledger { taken: Some(taken), released };
         }
-        self.own_fields(caller, kind, subresource, old, &mut new, options);
-        self.check_change(caller, kind, subresource, old, &new).map_err(Lost::Refused)?;
+        if owners == Owners::Compare && *old != new {
+            new = self.own_fields(caller, kind, part, Some(old), &new, options);
+        }
+        self.check_change(caller, kind, part, old, &new).map_err(Lost::Refused)?;
         if *old == new {
             return Ok(Written { object: new, record: None, created: false, warnings });
         }

@@ -322,3 +322,55 @@ async fn delete_in_all_its_forms() {
     let refused = api.refuse("delete ns default", "").await;
     assert!(refused.contains("this namespace may not be deleted"), "{refused}");
 }
+
+#[tokio::test]
+async fn server_side_apply_owns_and_conflicts() {
+    let api = Api::start().await;
+    let apply = "apply --server-side -f -";
+    assert!(api.run_with(apply, WEB).await.contains("deployment.apps/web serverside-applied"));
+    let revision = api.run("get deploy web -o jsonpath={.metadata.resourceVersion}").await;
+    api.run_with(apply, WEB).await;
+    let again = api.run("get deploy web -o jsonpath={.metadata.resourceVersion}").await;
+    assert_eq!(revision, again, "applying the same again writes nothing");
+    let shown = api.run("get deploy web -o yaml --show-managed-fields").await;
+    assert!(shown.contains("manager: kubectl") && shown.contains("operation: Apply"), "{shown}");
+
+    api.run("scale deploy web --replicas=7").await;
+    let refused = api.refuse(apply, WEB).await;
+    assert!(refused.contains("conflict with \"kubectl\" with subresource \"scale\""), "{refused}");
+    assert!(refused.contains(".spec.replicas"), "{refused}");
+    api.run_with("apply --server-side --force-conflicts -f -", WEB).await;
+    assert_eq!(api.run("get deploy web -o jsonpath={.spec.replicas}").await, "2");
+
+    // A field that is stated no more, and that nobody else owns, goes.
+    let without = WEB.replace("        env:\n        - {name: A, value: a}\n", "");
+    api.run_with(apply, &without).await;
+    assert_eq!(
+        api.run("get deploy web -o jsonpath={.spec.template.spec.containers[0].env}").await,
+        ""
+    );
+    let refused = api.refuse(apply, &WEB.replace("replicas: 2", "replica: 2")).await;
+    assert!(refused.contains("spec.replica"), "{refused}");
+}
+
+#[tokio::test]
+async fn writes_are_tracked_and_statuses_apart() {
+    let api = Api::start().await;
+    api.run_with("create -f -", WEB).await;
+    let status = r#"{"status":{"replicas":1}}"#;
+    let patch = ["patch", "deploy", "web", "--subresource=status", "--type=merge", "-p", status];
+    api.try_kubectl(&patch, "").await.unwrap();
+    let now: Value =
+        serde_json::from_str(&api.run("get deploy web -o json --show-managed-fields").await)
+            .unwrap();
+    let entries = now["metadata"]["managedFields"].as_array().unwrap();
+    let of = |manager: &str, part: Option<&str>| {
+        entries.iter().find(|e| e["manager"] == manager && e["subresource"].as_str() == part)
+    };
+    let created = of("kubectl-create", None).unwrap();
+    assert_eq!(created["operation"], "Update");
+    assert!(created["fieldsV1"]["f:spec"]["f:replicas"].is_object());
+    assert!(created["fieldsV1"].get("f:status").is_none());
+    let patched = of("kubectl-patch", Some("status")).unwrap();
+    assert!(patched["fieldsV1"]["f:status"]["f:replicas"].is_object());
+}

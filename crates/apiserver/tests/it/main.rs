@@ -3,6 +3,7 @@
 
 mod http;
 mod kubectl;
+mod logs;
 mod registry;
 mod store;
 mod support;
