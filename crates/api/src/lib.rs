@@ -11,6 +11,7 @@
 
 #![forbid(unsafe_code)]
 
+mod metrics;
 mod problem;
 mod routes;
 mod wait;
@@ -109,6 +110,7 @@ pub async fn start(config: Config, parts: Parts, tasks: &Tasks) -> Result<Runnin
     let failed = |source| StartError::Listen { address: config.listen, source };
     let listener = TcpListener::bind(config.listen).await.map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
+    metrics::register(&parts.metrics, parts.hub.clone(), parts.clock.clone());
     let hub = parts.hub.clone();
     let clock = parts.clock.clone();
     let shared = Arc::new(Shared {

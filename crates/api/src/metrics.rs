@@ -1,0 +1,88 @@
+//! Metrics of the catalog, computed when they are asked for.
+
+use std::sync::Arc;
+
+use portolan_catalog::Hub;
+use portolan_runtime::{Clock, Metrics};
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeMetric},
+    metrics::gauge::ConstGauge,
+    registry::Unit,
+};
+
+/// Reads the hub at each scrape: nothing is counted twice, nothing lags.
+struct CatalogMetrics {
+    hub: Arc<Hub>,
+    clock: Arc<dyn Clock>,
+}
+
+impl std::fmt::Debug for CatalogMetrics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CatalogMetrics").finish_non_exhaustive()
+    }
+}
+
+/// Registers the catalog's metrics.
+pub(crate) fn register(metrics: &Metrics, hub: Arc<Hub>, clock: Arc<dyn Clock>) {
+    let collector = CatalogMetrics { hub, clock };
+    metrics.register(|registry| registry.register_collector(Box::new(collector)));
+}
+
+/// A gauge's value: counts of this size are exact as floats.
+#[allow(clippy::cast_precision_loss)]
+fn gauge(count: usize) -> ConstGauge<f64> {
+    ConstGauge::new(count as f64)
+}
+
+impl Collector for CatalogMetrics {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let snapshot = self.hub.snapshot();
+        let age_ms = self.clock.unix_ms().saturating_sub(snapshot.at_ms());
+        let endpoints = snapshot.services().map(|entry| entry.endpoints.len()).sum();
+        let served = snapshot.services().map(|entry| entry.served().count()).sum();
+        let seq = usize::try_from(snapshot.version().seq).unwrap_or(usize::MAX);
+        for (name, help, value) in [
+            ("portolan_catalog_version", "Commits since the start", gauge(seq)),
+            ("portolan_catalog_services", "Services", gauge(snapshot.service_count())),
+            ("portolan_catalog_endpoints", "Endpoints", gauge(endpoints)),
+            ("portolan_catalog_endpoints_served", "Endpoints that faces hand out", gauge(served)),
+            (
+                "portolan_catalog_rejections",
+                "Objects that could not be used",
+                gauge(snapshot.rejections().count()),
+            ),
+            (
+                "portolan_catalog_synced",
+                "1 once every source has told all it knows",
+                gauge(usize::from(snapshot.is_synced())),
+            ),
+        ] {
+            let metric = encoder.encode_descriptor(name, help, None, value.metric_type())?;
+            value.encode(metric)?;
+        }
+        let age = ConstGauge::new(std::time::Duration::from_millis(age_ms).as_secs_f64());
+        let metric = encoder.encode_descriptor(
+            "portolan_catalog_age",
+            "Time since the last commit",
+            Some(&Unit::Seconds),
+            age.metric_type(),
+        )?;
+        age.encode(metric)?;
+        for member in self.hub.board().members() {
+            let behind = member.ack.map_or(snapshot.version().seq, |ack| {
+                snapshot.version().seq.saturating_sub(ack.version.seq)
+            });
+            let value = gauge(usize::try_from(behind).unwrap_or(usize::MAX));
+            let mut metric = encoder.encode_descriptor(
+                "portolan_face_versions_behind",
+                "Versions that a member of a face is behind the catalog",
+                None,
+                value.metric_type(),
+            )?;
+            let labels = [("member", member.id.to_string())];
+            value.encode(metric.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+}

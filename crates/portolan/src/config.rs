@@ -1,0 +1,66 @@
+//! Flags to configuration: everything is checked before any socket opens.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use anyhow::{Context, Result, bail};
+use portolan_apiserver::registry::Cidr;
+use portolan_cli::args::ClusterFlags;
+use portolan_model::Origin;
+
+/// Addresses of Pods on the loopback network, and of Services in front of them
+/// (DESIGN: all of 127.0.0.0/8 is this machine's on Linux, so no interface has
+/// to be made).
+const POD_CIDRS: [&str; 2] = ["127.10.0.0/16", "fd00:10::/64"];
+const SERVICE_CIDRS: [&str; 2] = ["127.96.0.0/16", "fd00:96::/112"];
+
+/// A static list that is a source of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StaticSource {
+    /// Its origin.
+    pub origin: Origin,
+    /// The file.
+    pub path: PathBuf,
+}
+
+/// Reads `NAME=FILE`.
+pub fn static_source(text: &str) -> Result<StaticSource> {
+    let Some((name, path)) = text.split_once('=').filter(|(_, path)| !path.is_empty()) else {
+        bail!("--source-file {text:?}: write NAME=FILE");
+    };
+    let origin = Origin::configured(name).map_err(anyhow::Error::msg).context("--source-file")?;
+    Ok(StaticSource { origin, path: path.into() })
+}
+
+/// The ranges of Pods and of Services.
+pub fn ranges(flags: &ClusterFlags) -> Result<(Vec<Cidr>, Vec<Cidr>)> {
+    let pods = cidrs("--pod-cidr", &flags.pod_cidr, &POD_CIDRS)?;
+    let services = cidrs("--service-cidr", &flags.service_cidr, &SERVICE_CIDRS)?;
+    Ok((pods, services))
+}
+
+fn cidrs(flag: &str, given: &[String], default: &[&str]) -> Result<Vec<Cidr>> {
+    let texts: Vec<&str> = match given {
+        [] => default.to_vec(),
+        given => given.iter().map(String::as_str).collect(),
+    };
+    if texts.len() > 2 {
+        bail!("{flag}: give one range, or one IPv4 and one IPv6 range");
+    }
+    texts
+        .iter()
+        .map(|text| {
+            text.parse::<Cidr>().map_err(|error| {
+                anyhow::anyhow!("{flag} {text:?}: {error}; a range looks like {}", default.join(","))
+            })
+        })
+        .collect()
+}
+
+/// Refuses to open the cluster's API to the network: its tokens are on disk for
+/// one user of one machine.
+pub fn loopback(flag: &str, address: SocketAddr) -> Result<()> {
+    if !address.ip().is_loopback() {
+        bail!("{flag} {address}: only loopback addresses are served yet, such as 127.0.0.1:0");
+    }
+    Ok(())
+}

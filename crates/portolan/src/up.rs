@@ -1,0 +1,313 @@
+//! `portolan up` and `portolan cluster`: the wiring.
+//!
+//! ```text
+//!   faces bind (they answer SERVFAIL, not ready) ─▶ cluster starts (Pods learn the faces'
+//!   addresses) ─▶ kubeconfig ─▶ sources connect through it over TLS ─▶ catalog ─▶ ready
+//! ```
+//!
+//! Faces come before the cluster, so that every address is known when the first
+//! Pod starts, also where a flag asked for a free port.
+
+use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
+
+use anyhow::{Context, Result, anyhow};
+use portolan_apiserver::registry::Cidr;
+use portolan_catalog::{Catalog, Hub};
+use portolan_cli::{
+    args::{ClusterArgs, ClusterFlags, Part, RunOutput, UpArgs},
+    output::{Exit, Output},
+};
+use portolan_model::{SourceReport, Version};
+use portolan_runtime::{Clock, Metrics, Problems, Readiness, Shutdown, SystemClock, Tasks};
+use portolan_sources::{file, kubernetes};
+use portolan_wire::Addresses;
+use tokio::{signal::unix, sync::mpsc};
+
+use crate::{
+    apply,
+    config::{self, StaticSource},
+    data_dir::DataDir,
+    tour,
+};
+
+/// Batches that may wait for the catalog's writer before sources are slowed
+/// down: one page of a list each, so a full queue holds about 30,000 objects.
+const BATCHES_MAX: usize = 64;
+
+/// How long everything may take to end after it was asked to: the longest grace
+/// period that a demo process needs, and some.
+const FINISH: Duration = Duration::from_secs(20);
+
+/// What is to run.
+pub struct Wanted {
+    flags: ClusterFlags,
+    /// `None`: the cluster alone.
+    faces: Option<UpArgs>,
+}
+
+impl Wanted {
+    /// `portolan up`
+    pub fn everything(args: UpArgs) -> Self {
+        Self { flags: args.cluster.clone(), faces: Some(args) }
+    }
+
+    /// `portolan cluster`
+    pub fn cluster_alone(args: ClusterArgs) -> Self {
+        Self { flags: args.cluster, faces: None }
+    }
+
+    fn has(&self, part: Part) -> bool {
+        self.faces.as_ref().is_some_and(|up| !up.without.contains(&part))
+    }
+}
+
+/// What all parts share.
+#[derive(Clone)]
+struct Shared {
+    hub: Arc<Hub>,
+    clock: Arc<dyn Clock>,
+    metrics: Metrics,
+    readiness: Readiness,
+    problems: Problems,
+    tasks: Tasks,
+}
+
+/// Runs until a signal asks it to end.
+pub async fn run(wanted: Wanted, output: &mut Output) -> Result<Exit> {
+    let (pod_cidrs, service_cidrs) = config::ranges(&wanted.flags)?;
+    config::loopback("--api-listen", wanted.flags.api_listen)?;
+    let mut statics = Vec::new();
+    if let Some(up) = &wanted.faces {
+        config::loopback("--http-listen", up.http_listen)?;
+        for text in &up.source_file {
+            statics.push(config::static_source(text)?);
+        }
+    }
+    let data_dir = DataDir::take(wanted.flags.data_dir.as_deref(), wanted.flags.ephemeral)?;
+    let signals = Signals::new()?;
+    let shared = Shared {
+        hub: Hub::new(Version::first(rand::random_range(0..Version::EPOCHS))),
+        clock: Arc::new(SystemClock),
+        metrics: Metrics::new(),
+        readiness: Readiness::new(),
+        problems: Problems::default(),
+        tasks: Tasks::new(Shutdown::new()),
+    };
+
+    let started = start(&wanted, &shared, &data_dir, pod_cidrs, service_cidrs, statics);
+    let (running, addresses) = match started.await {
+        Ok(started) => started,
+        Err(error) => {
+            shared.tasks.shutdown().cancel();
+            shared.tasks.finish(FINISH).await;
+            return Err(error);
+        }
+    };
+    announce(&wanted, &addresses, &data_dir, output)?;
+    let fell_over = signals.wait(shared.tasks.shutdown()).await;
+    data_dir.withdraw();
+    shared.tasks.shutdown().cancel();
+    shared.tasks.finish(FINISH).await;
+    running.finish().await;
+    Ok(if fell_over { Exit::Problem } else { Exit::Fine })
+}
+
+async fn start(
+    wanted: &Wanted,
+    shared: &Shared,
+    data_dir: &DataDir,
+    pod_cidrs: Vec<Cidr>,
+    service_cidrs: Vec<Cidr>,
+    statics: Vec<StaticSource>,
+) -> Result<(portolan_cluster::Running, Addresses)> {
+    let mut addresses = Addresses {
+        data_dir: data_dir.path().display().to_string(),
+        pid: std::process::id(),
+        version: portolan_cli::VERSION.to_owned(),
+        ..Addresses::default()
+    };
+    start_faces(wanted, shared, &mut addresses).await?;
+    let mut environment = BTreeMap::new();
+    if let Some(dns) = &addresses.dns {
+        environment.insert("PORTOLAN_DNS".to_owned(), dns.clone());
+    }
+    if let Some(http) = &addresses.http {
+        environment.insert("PORTOLAN_SERVER".to_owned(), http.clone());
+    }
+    let api = portolan_apiserver::Config {
+        listen: wanted.flags.api_listen,
+        data_dir: Some(data_dir.path().to_path_buf()),
+        ephemeral: wanted.flags.ephemeral,
+        registry: portolan_apiserver::registry::Options {
+            service_cidrs,
+            pod_cidrs,
+            clock: shared.clock.clone(),
+            ..portolan_apiserver::registry::Options::default()
+        },
+        ..portolan_apiserver::Config::default()
+    };
+    let cluster = portolan_cluster::Config { api };
+    let running = portolan_cluster::start(cluster, shared.tasks.shutdown().clone()).await?;
+    let kubeconfig = running.kubeconfig.clone().context("the cluster wrote no kubeconfig")?;
+    addresses.api = Some(format!("https://{}", running.address));
+    addresses.kubeconfig = Some(kubeconfig.display().to_string());
+    if let Some(dns) = addresses.dns.as_ref().and_then(|dns| dns.parse().ok()) {
+        let published = portolan_cluster::fixed::publish_dns(&running.registry, dns);
+        published.await.map_err(|status| anyhow!("kube-dns: {status}"))?;
+    }
+    if let Some(up) = &wanted.faces {
+        start_sources(shared, &kubeconfig, statics).await?;
+        synced(shared).await;
+        if up.demo {
+            let client = kubernetes::connect(Some(&kubeconfig)).await?;
+            apply::create_all(&client, portolan_demo::MANIFESTS).await.context("the demo")?;
+        }
+    }
+    data_dir.publish(&addresses)?;
+    Ok((running, addresses))
+}
+
+async fn start_faces(wanted: &Wanted, shared: &Shared, addresses: &mut Addresses) -> Result<()> {
+    let Some(up) = &wanted.faces else { return Ok(()) };
+    let Shared { hub, clock, metrics, readiness, problems, tasks } = shared.clone();
+    if wanted.has(Part::Dns) {
+        let zone = portolan_dns::Zone::new(&up.cluster_domain)
+            .with_context(|| format!("--cluster-domain {:?} is no name", up.cluster_domain))?;
+        let mut settings = portolan_dns::Settings::default();
+        if let Some(first) = settings.zones.first_mut() {
+            *first = zone;
+        }
+        let config = portolan_dns::Config {
+            listen: vec![up.dns_listen],
+            settings,
+            ..portolan_dns::Config::default()
+        };
+        let dns =
+            portolan_dns::start(config, hub.clone(), clock.clone(), &metrics, &readiness, &tasks)
+                .await?;
+        addresses.dns = dns.addresses().first().map(ToString::to_string);
+    }
+    if wanted.has(Part::Proxy) {
+        let config = portolan_proxy::Config {
+            node: Some(portolan_model::name(portolan_cluster::fixed::RUNNER_NODE)),
+            ..portolan_proxy::Config::default()
+        };
+        let proxy =
+            portolan_proxy::start(config, hub.clone(), clock.clone(), &metrics, &readiness, &tasks)
+                .await?;
+        problems.add(proxy.face_problems());
+    }
+    if wanted.has(Part::Api) {
+        let config = portolan_api::Config {
+            listen: up.http_listen,
+            cluster_domain: up.cluster_domain.clone(),
+            program_version: portolan_cli::VERSION.to_owned(),
+        };
+        let parts = portolan_api::Parts { hub, clock, metrics, readiness, problems };
+        let api = portolan_api::start(config, parts, &tasks).await?;
+        addresses.http = Some(format!("http://{}", api.address));
+    }
+    Ok(())
+}
+
+/// Connects the sources through the kubeconfig, as to any other cluster.
+async fn start_sources(
+    shared: &Shared,
+    kubeconfig: &Path,
+    statics: Vec<StaticSource>,
+) -> Result<()> {
+    let client = kubernetes::connect(Some(kubeconfig)).await?;
+    let config = kubernetes::Config::new(client);
+    let mut catalog = Catalog::new(shared.hub.clone());
+    let now_ms = shared.clock.unix_ms();
+    for (source, parts) in kubernetes::parts(&config) {
+        catalog.expect(source, &parts, now_ms);
+    }
+    let statics: Vec<file::Config> = statics
+        .into_iter()
+        .map(|StaticSource { origin, path }| file::Config { origin, path })
+        .collect();
+    for config in &statics {
+        let (source, parts) = file::parts(config);
+        catalog.expect(source, &parts, now_ms);
+    }
+    let (sink, batches) = mpsc::channel(BATCHES_MAX);
+    let shutdown = shared.tasks.shutdown().clone();
+    shared.tasks.spawn("catalog", write(catalog, batches, shared.clock.clone(), shutdown));
+    kubernetes::start(config, &sink, &shared.clock, &shared.tasks);
+    for config in statics {
+        file::start(config, &sink, &shared.clock, &shared.tasks);
+    }
+    Ok(())
+}
+
+/// The catalog's one writer: takes what has come, as one commit.
+async fn write(
+    mut catalog: Catalog,
+    mut batches: mpsc::Receiver<Vec<SourceReport>>,
+    clock: Arc<dyn Clock>,
+    shutdown: Shutdown,
+) {
+    while let Some(Some(mut reports)) = shutdown.run_until_cancelled(batches.recv()).await {
+        // A lone change is committed at once; a storm becomes few commits.
+        while let Ok(more) = batches.try_recv() {
+            reports.extend(more);
+        }
+        catalog.apply(reports, clock.unix_ms());
+    }
+}
+
+/// Returns once the catalog is filled and nothing blocks readiness.
+async fn synced(shared: &Shared) {
+    let mut subscriber = shared.hub.subscribe();
+    while !shared.hub.snapshot().is_synced() {
+        if subscriber.next().await.is_none() {
+            return;
+        }
+    }
+    shared.readiness.wait().await;
+}
+
+fn announce(
+    wanted: &Wanted,
+    addresses: &Addresses,
+    data_dir: &DataDir,
+    output: &mut Output,
+) -> Result<()> {
+    if wanted.flags.output == Some(RunOutput::Json) {
+        output.line(&serde_json::to_string(addresses)?)?;
+        return Ok(());
+    }
+    output.line(&tour::greeting(addresses, data_dir.is_temporary()))?;
+    if wanted.faces.as_ref().is_some_and(|up| up.demo) {
+        output.line(&tour::demo(addresses, "http://PRODUCTPAGE:9080/productpage"))?;
+    } else {
+        output.line("\n  Ctrl-C ends it.")?;
+    }
+    Ok(())
+}
+
+/// What asks the process to end.
+struct Signals {
+    interrupt: unix::Signal,
+    terminate: unix::Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self> {
+        let listen = |kind| unix::signal(kind).context("cannot listen for signals");
+        Ok(Self {
+            interrupt: listen(unix::SignalKind::interrupt())?,
+            terminate: listen(unix::SignalKind::terminate())?,
+        })
+    }
+
+    /// Waits for a signal, or for a part that fell over: then `true`.
+    async fn wait(mut self, shutdown: &Shutdown) -> bool {
+        tokio::select! {
+            _ = self.interrupt.recv() => false,
+            _ = self.terminate.recv() => false,
+            () = shutdown.cancelled() => true,
+        }
+    }
+}

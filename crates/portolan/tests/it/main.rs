@@ -1,0 +1,15 @@
+//! Black-box tests: the real binary, driven by kubectl, dig and curl.
+//!
+//! Each test runs a Portolan of its own, in memory, on free ports and in
+//! loopback ranges that no other test uses, so that all of them run side by side.
+
+mod bad_input;
+mod cli;
+mod demo;
+mod harness;
+mod kubectl;
+mod processes;
+mod restart;
+mod sources;
+mod wait;
+mod web;
