@@ -1,5 +1,6 @@
 //! Objects that every cluster has, whoever uses it: the system namespaces, the
-//! Services `kubernetes` and `kube-dns`, the Nodes, the range of Services.
+//! Services `kubernetes` and `kube-dns`, the Node of what runs outside, the range
+//! of Services. (The kubelet announces its own Node.)
 //!
 //! Made when missing and set right when they differ (an API that listens on
 //! another port than last time); what people add to them stays.
@@ -16,13 +17,8 @@ use portolan_apiserver::{
 };
 use serde_json::{Value, json};
 
-use crate::{
-    controllers::RUNNER_LABEL,
-    object::{self, same},
-};
+use crate::object::{self, same};
 
-/// The Node whose Pods the kubelet of this process runs.
-pub const RUNNER_NODE: &str = "portolan";
 /// The Node of processes that run somewhere outside and register themselves.
 pub const EXTERNAL_NODE: &str = "external";
 /// Taint of [`EXTERNAL_NODE`]: nothing is scheduled there.
@@ -42,8 +38,6 @@ pub struct Facts {
     pub api: SocketAddr,
     /// Ranges of Service addresses; the first is the default family.
     pub service_cidrs: Vec<Cidr>,
-    /// Ranges of Pod addresses.
-    pub pod_cidrs: Vec<Cidr>,
 }
 
 /// Makes what is missing.
@@ -52,7 +46,6 @@ pub async fn ensure(registry: &Registry, facts: &Facts) -> Result<(), Status> {
     let namespaces = NAMESPACES.map(|name| json!({"metadata": {"name": name}}));
     try_join_all(namespaces.map(|object| fixed.keep(&kinds::NAMESPACES, object))).await?;
     let mut objects: Vec<(&'static Kind, Value)> = vec![
-        (&kinds::NODES, runner_node(facts)),
         (&kinds::NODES, external_node()),
         (&kinds::SERVICE_CIDRS, service_cidr(facts)),
         (&kinds::CLUSTER_ROLES, cluster_admin()),
@@ -142,27 +135,6 @@ fn overlay(value: &mut Value, wanted: &Value) {
 
 fn texts<T: fmt::Display>(list: &[T]) -> Vec<String> {
     list.iter().map(ToString::to_string).collect()
-}
-
-fn runner_node(facts: &Facts) -> Value {
-    let ranges = texts(&facts.pod_cidrs);
-    let arch = match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    };
-    json!({
-        "metadata": {
-            "name": RUNNER_NODE,
-            "labels": {
-                RUNNER_LABEL: "true",
-                "kubernetes.io/hostname": RUNNER_NODE,
-                "kubernetes.io/os": std::env::consts::OS,
-                "kubernetes.io/arch": arch,
-            },
-        },
-        "spec": {"podCIDR": ranges.first(), "podCIDRs": ranges},
-    })
 }
 
 fn external_node() -> Value {
@@ -302,11 +274,7 @@ mod tests {
         let service_cidrs: Vec<Cidr> = vec!["127.96.0.0/16".parse().unwrap()];
         let options = Options { service_cidrs: service_cidrs.clone(), ..Options::default() };
         let registry = Registry::new(store.clone(), options);
-        let mut facts = Facts {
-            api: "127.0.0.1:7443".parse().unwrap(),
-            service_cidrs,
-            pod_cidrs: vec!["127.10.0.0/16".parse().unwrap()],
-        };
+        let mut facts = Facts { api: "127.0.0.1:7443".parse().unwrap(), service_cidrs };
         ensure(&registry, &facts).await.unwrap();
         let revision = store.revision();
         ensure(&registry, &facts).await.unwrap();
@@ -316,18 +284,18 @@ mod tests {
         let service = registry.get(&kinds::SERVICES, "default", "kubernetes").unwrap();
         assert_eq!(service["spec"]["clusterIP"], "127.96.0.1");
         // Another port, and a label that somebody added.
-        let mut node = registry.get(&kinds::NODES, "", RUNNER_NODE).unwrap();
+        let mut node = registry.get(&kinds::NODES, "", EXTERNAL_NODE).unwrap();
         node["metadata"]["labels"]["topology.kubernetes.io/zone"] = "a".into();
         let (caller, options) = (Caller::system("test"), WriteOptions::default());
         registry
-            .update(&caller, &kinds::NODES, "", RUNNER_NODE, None, node, &options)
+            .update(&caller, &kinds::NODES, "", EXTERNAL_NODE, None, node, &options)
             .await
             .unwrap();
         facts.api.set_port(7444);
         ensure(&registry, &facts).await.unwrap();
         let slice = registry.get(&kinds::ENDPOINT_SLICES, "default", "kubernetes").unwrap();
         assert_eq!(slice["ports"][0]["port"], 7444);
-        let node = registry.get(&kinds::NODES, "", RUNNER_NODE).unwrap();
+        let node = registry.get(&kinds::NODES, "", EXTERNAL_NODE).unwrap();
         assert_eq!(object::label(&node, "topology.kubernetes.io/zone"), Some("a"));
         publish_dns(&registry, "127.0.0.1:1053".parse().unwrap()).await.unwrap();
         let slice = registry.get(&kinds::ENDPOINT_SLICES, "kube-system", "kube-dns").unwrap();

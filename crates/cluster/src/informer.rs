@@ -271,11 +271,8 @@ impl Shared {
         loop {
             let Feed { watcher, callbacks } = &mut *feed;
             let Some(open) = watcher else {
-                match self.relist(callbacks) {
-                    Ok(fresh) => *watcher = Some(fresh),
-                    // The window moved on between list and watch.
-                    Err(Compacted { .. }) => {}
-                }
+                // Fails if the window moved on between list and watch: once more.
+                *watcher = self.relist(callbacks).ok();
                 continue;
             };
             match open.next().now_or_never() {

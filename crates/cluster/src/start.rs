@@ -93,7 +93,6 @@ impl Running {
 /// Starts a cluster; it runs until shutdown.
 pub async fn start(config: Config, shutdown: Shutdown) -> Result<Running, StartError> {
     let data_dir = config.api.data_dir.clone();
-    let pod_cidrs = config.api.registry.pod_cidrs.clone();
     let mut api_config = config.api;
     let loopback = LOOPBACK_ENDPOINTS.iter().filter_map(|range| range.parse::<Cidr>().ok());
     api_config.registry.pod_cidrs.extend(loopback);
@@ -101,7 +100,7 @@ pub async fn start(config: Config, shutdown: Shutdown) -> Result<Running, StartE
     let api = apiserver::start(api_config, shutdown.clone()).await?;
     let tasks = Tasks::new(shutdown);
     let registry = api.registry.clone();
-    let facts = Facts { api: api.address, service_cidrs, pod_cidrs };
+    let facts = Facts { api: api.address, service_cidrs };
     fixed::ensure(&registry, &facts).await.map_err(StartError::Prepare)?;
     let kubeconfig = match &data_dir {
         None => None,

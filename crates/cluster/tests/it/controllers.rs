@@ -4,7 +4,7 @@ use portolan_apiserver::{kinds, registry::Propagation};
 use portolan_cluster::{fixed, object};
 use serde_json::{Value, json};
 
-use crate::support::{Cluster, deployment, service};
+use crate::support::{Cluster, NODE, deployment, service};
 
 /// Ready addresses over all slices of a Service, when they are as many as expected.
 fn addresses(
@@ -266,10 +266,10 @@ async fn pods_go_only_where_something_runs_them() {
         .await;
     assert!(message.contains("didn't match Pod's node affinity/selector"), "{message}");
     let label = json!({"metadata": {"labels": {"disk": "ssd"}}});
-    cluster.merge(&kinds::NODES, "", fixed::RUNNER_NODE, label).await;
+    cluster.merge(&kinds::NODES, "", NODE, label).await;
     cluster
         .until_one(&kinds::PODS, "default", "nowhere", "a Node", |pod| {
-            (object::text(pod, "/spec/nodeName") == fixed::RUNNER_NODE).then_some(())
+            (object::text(pod, "/spec/nodeName") == NODE).then_some(())
         })
         .await;
     let far = cluster.informer(&kinds::PODS).get("default", "far").unwrap();

@@ -7,7 +7,8 @@ use portolan_apiserver::{
     registry::{Cidr, DeleteOptions, Patch, Propagation, Subresource, WriteOptions, object::now},
 };
 use portolan_cluster::{
-    Config, Running, fixed,
+    Config, Running,
+    controllers::RUNNER_LABEL,
     informer::{Informer, Object, ObjectKey},
     object,
     queue::Queue,
@@ -15,6 +16,9 @@ use portolan_cluster::{
 };
 use portolan_runtime::Shutdown;
 use serde_json::{Value, json};
+
+/// The Node that the simulated kubelet acts for.
+pub const NODE: &str = "portolan";
 
 /// Far beyond what anything here takes: the tests wait for states, not for time.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -32,9 +36,12 @@ impl Cluster {
         config.api.registry.service_cidrs = cidr("127.96.0.0/16");
         config.api.registry.pod_cidrs = cidr("127.10.0.0/16");
         let running = start(config, shutdown.clone()).await.unwrap();
-        running.registry.add_node_agent(fixed::RUNNER_NODE);
+        running.registry.add_node_agent(NODE);
         simulate_kubelet(&running, &shutdown);
-        Cluster { running, shutdown }
+        let cluster = Cluster { running, shutdown };
+        let node = json!({"metadata": {"name": NODE, "labels": {RUNNER_LABEL: "true"}}});
+        cluster.create(&kinds::NODES, "", node).await;
+        cluster
     }
 
     pub async fn end(self) {
@@ -115,7 +122,7 @@ fn simulate_kubelet(running: &Running, shutdown: &Shutdown) {
     {
         let queue = queue.clone();
         pods.on_change(move |change| {
-            let is_ours = |pod: &Object| object::text(pod, "/spec/nodeName") == fixed::RUNNER_NODE;
+            let is_ours = |pod: &Object| object::text(pod, "/spec/nodeName") == NODE;
             if change.new.is_some_and(is_ours) {
                 queue.add(change.key.clone());
             }

@@ -165,7 +165,7 @@ mod tests {
         check(&[0..7, 10..18], 0..20, &[(7, false), (8, false), (5, true)]);
         check(&[0..5, 10..18], 0..5, &[(5, false)]);
         // Else new ones.
-        check(&[0..9], 0..12, &[(9, false), (3, true)]);
+        check(&[0..9, 9..18], 0..21, &[(9, false), (9, false), (3, true)]);
         check(&[], 0..25, &[(10, true), (10, true), (5, true)]);
     }
 }
