@@ -118,10 +118,7 @@ mod tests {
         let mut addresses = Addresses::new("10.0.0.0/29".parse().unwrap(), 4);
         let given: Vec<_> =
             (0..6).map(|n| addresses.take(&n.to_string(), None).unwrap().to_string()).collect();
-        assert_eq!(
-            given,
-            ["10.0.0.5", "10.0.0.6", "10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4"]
-        );
+        assert_eq!(given, ["10.0.0.5", "10.0.0.6", "10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4"]);
         assert_eq!(addresses.take("0", None), Some(ip("10.0.0.5")), "keeps what it has");
         assert_eq!(addresses.take("more", None), None);
         addresses.release("3");

@@ -123,12 +123,7 @@ fn hostname(pod: &Pod) -> String {
 }
 
 /// `envFrom`: every key of a ConfigMap or Secret.
-fn add_all(
-    env: &mut Env,
-    pod: &Pod,
-    source: &Value,
-    lookup: &dyn Lookup,
-) -> Result<(), EnvError> {
+fn add_all(env: &mut Env, pod: &Pod, source: &Value, lookup: &dyn Lookup) -> Result<(), EnvError> {
     let prefix = text(source, "/prefix");
     for (field, kind) in [("configMapRef", "configmap"), ("secretRef", "secret")] {
         let Some(reference) = at(source, &format!("/{field}")) else { continue };
@@ -209,11 +204,9 @@ fn value_from(
             (None, false) if object.is_none() => {
                 Err(EnvError::Missing { kind, name: object_name.to_owned() })
             }
-            (None, false) => Err(EnvError::NoKey {
-                kind,
-                name: object_name.to_owned(),
-                key: key.to_owned(),
-            }),
+            (None, false) => {
+                Err(EnvError::NoKey { kind, name: object_name.to_owned(), key: key.to_owned() })
+            }
         };
     }
     Ok(Some(String::new()))
@@ -235,9 +228,7 @@ pub(crate) fn field(path: &str, pod: &Pod, facts: &Facts) -> Option<String> {
         "metadata.namespace" => pod.namespace.clone(),
         "metadata.uid" => pod.uid.clone(),
         "spec.nodeName" => pod.node.clone(),
-        "spec.serviceAccountName" => {
-            text(&pod.raw, "/spec/serviceAccountName").to_owned()
-        }
+        "spec.serviceAccountName" => text(&pod.raw, "/spec/serviceAccountName").to_owned(),
         "status.podIP" => first,
         "status.podIPs" => {
             facts.addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
@@ -405,14 +396,18 @@ mod tests {
                 (got, _) => panic!("{entry}: {got:?}"),
             }
         };
-        let field = |path: &str| json!({"name": "X", "valueFrom": {"fieldRef": {"fieldPath": path}}});
+        let field =
+            |path: &str| json!({"name": "X", "valueFrom": {"fieldRef": {"fieldPath": path}}});
         let from = |kind: &str, name: &str, key: &str, optional: bool| {
             json!({"name": "X", "valueFrom":
                 {kind: {"name": name, "key": key, "optional": optional}}})
         };
         check(json!({"name": "X", "value": "v"}), Ok(Some("v")));
         check(json!({"name": "X"}), Ok(Some("")));
-        check(json!({"name": "X", "value": "$(BEFORE)$$(BEFORE)$(NO)"}), Ok(Some("b$(BEFORE)$(NO)")));
+        check(
+            json!({"name": "X", "value": "$(BEFORE)$$(BEFORE)$(NO)"}),
+            Ok(Some("b$(BEFORE)$(NO)")),
+        );
         check(json!({"name": "X", "value": "$(POD_IP):80"}), Ok(Some("127.10.0.7:80")));
         check(field("metadata.name"), Ok(Some("web-1")));
         check(field("metadata.namespace"), Ok(Some("shop")));
@@ -427,7 +422,10 @@ mod tests {
         check(field("spec.nodeName"), Ok(Some("portolan")));
         check(field("spec.serviceAccountName"), Ok(Some("robot")));
         check(field("spec.no"), Err("env X: fieldRef \"spec.no\" is not supported"));
-        check(field("metadata.labels['"), Err("env X: fieldRef \"metadata.labels['\" is not supported"));
+        check(
+            field("metadata.labels['"),
+            Err("env X: fieldRef \"metadata.labels['\" is not supported"),
+        );
         check(from("configMapKeyRef", "settings", "colour", false), Ok(Some("red")));
         check(from("configMapKeyRef", "settings", "no", true), Ok(None));
         check(

@@ -182,20 +182,25 @@ impl Sweep {
         self.nudge.notify_one();
     }
 
+    /// Reads the tables now.
+    pub(crate) async fn refresh(&self) {
+        // Reading fails only when the runtime ends.
+        let Ok(fresh) = tokio::task::spawn_blocking(Sockets::read).await else { return };
+        self.latest.send_if_modified(|latest| {
+            let changed = **latest != fresh;
+            if changed {
+                *latest = Arc::new(fresh);
+            }
+            changed
+        });
+    }
+
     /// Sweeps for ever; drop the future to end it.
     pub(crate) async fn run(&self) {
         let mut pause = PAUSE_FIRST;
         loop {
-            if self.latest.receiver_count() > 0
-                && let Ok(fresh) = tokio::task::spawn_blocking(Sockets::read).await
-            {
-                self.latest.send_if_modified(|latest| {
-                    let changed = **latest != fresh;
-                    if changed {
-                        *latest = Arc::new(fresh);
-                    }
-                    changed
-                });
+            if self.latest.receiver_count() > 0 {
+                self.refresh().await;
             }
             tokio::select! {
                 () = tokio::time::sleep(pause) => pause = pause.mul_f64(1.25).min(PAUSE_MAX),
@@ -245,7 +250,8 @@ mod tests {
     fn where_a_container_listens() {
         let pod = ["127.10.0.7".parse().unwrap()];
         let check = |declared: &[u16], listeners: &[Listener], own: &[u64], expected: Listening| {
-            let port = |n: &u16| Port { name: String::new(), number: *n, transport: Transport::Tcp };
+            let port =
+                |n: &u16| Port { name: String::new(), number: *n, transport: Transport::Tcp };
             let ports: Vec<Port> = declared.iter().map(port).collect();
             let sockets = Sockets::of(listeners.iter().copied().collect());
             let found = judge(&ports, &pod, &sockets, || own.iter().copied().collect());
@@ -283,9 +289,8 @@ mod tests {
         let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let place = socket.local_addr().unwrap();
         sweep.nudge();
-        let found = sockets.wait_for(|s| {
-            s.places.contains(&(Transport::Tcp, place.ip(), place.port()))
-        });
+        let found =
+            sockets.wait_for(|s| s.places.contains(&(Transport::Tcp, place.ip(), place.port())));
         tokio::time::timeout(Duration::from_secs(20), found).await.unwrap().unwrap();
         task.abort();
     }

@@ -240,11 +240,23 @@ impl Unit {
 /// What the worker is asked to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Action {
-    Start { slot: Slot, run: u32 },
+    Start {
+        slot: Slot,
+        run: u32,
+    },
     /// The preStop hook, then SIGTERM.
-    Terminate { slot: Slot, why: String },
-    Kill { slot: Slot },
-    Probe { slot: Slot, run: u32, kind: ProbeKind },
+    Terminate {
+        slot: Slot,
+        why: String,
+    },
+    Kill {
+        slot: Slot,
+    },
+    Probe {
+        slot: Slot,
+        run: u32,
+        kind: ProbeKind,
+    },
 }
 
 /// Something worth an Event.
@@ -442,14 +454,10 @@ impl Machine {
         let name = unit.container.name.clone();
         unit.again = true;
         unit.last = Some(ended);
-        unit.problem =
-            Some(problem::crash_loop(&name, unit.restarts, code, pause.div_ceil(1000)));
+        unit.problem = Some(problem::crash_loop(&name, unit.restarts, code, pause.div_ceil(1000)));
         let message = format!("back-off {pause}ms restarting failed container={name}");
-        unit.state = State::Waiting {
-            reason: "CrashLoopBackOff",
-            message,
-            until_ms: now.ms + pause,
-        };
+        unit.state =
+            State::Waiting { reason: "CrashLoopBackOff", message, until_ms: now.ms + pause };
         if pause > 0 {
             self.warn("BackOff", format!("Back-off restarting failed container {name}"));
         }
@@ -771,9 +779,18 @@ mod tests {
         // Each run ends as soon as it has started, but for the one that lasts.
         let mut machine = plain("Always");
         let mut now = 0;
-        for (lasts, pause) in
-            [(0, 0), (0, 10), (0, 20), (0, 40), (0, 80), (0, 160), (0, 300), (0, 300), (700, 0), (0, 10)]
-        {
+        for (lasts, pause) in [
+            (0, 0),
+            (0, 10),
+            (0, 20),
+            (0, 40),
+            (0, 80),
+            (0, 160),
+            (0, 300),
+            (0, 300),
+            (700, 0),
+            (0, 10),
+        ] {
             assert_eq!(machine.advance(at(now)).len(), 1, "starts at {now}");
             run(&mut machine, 0, now);
             assert_eq!(machine.phase(), "Running");

@@ -35,10 +35,24 @@ const BODY_BYTES_MAX: usize = 10 * 1024;
 /// How a probe or a hook asks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Handler {
-    Http { host: Option<String>, port: u16, path: String, tls: bool, headers: Vec<(String, String)> },
-    Tcp { host: Option<String>, port: u16 },
-    Grpc { port: u16, service: String },
-    Exec { command: Vec<String> },
+    Http {
+        host: Option<String>,
+        port: u16,
+        path: String,
+        tls: bool,
+        headers: Vec<(String, String)>,
+    },
+    Tcp {
+        host: Option<String>,
+        port: u16,
+    },
+    Grpc {
+        port: u16,
+        service: String,
+    },
+    Exec {
+        command: Vec<String>,
+    },
     /// Written in a way that cannot be carried out; it fails with this text.
     Unusable(String),
 }
@@ -47,15 +61,15 @@ impl Handler {
     /// `None` when the object names no handler at all.
     pub(crate) fn of(raw: &Value, ports: &[Port]) -> Option<Handler> {
         let host = |raw: &Value| Some(text(raw, "/host").to_owned()).filter(|h| !h.is_empty());
-        let with_port = |raw: &Value, make: &dyn Fn(u16) -> Handler| {
-            match resolve_port(raw.get("port"), ports) {
+        let with_port =
+            |raw: &Value, make: &dyn Fn(u16) -> Handler| match resolve_port(raw.get("port"), ports)
+            {
                 Some(port) => make(port),
                 None => Handler::Unusable(format!(
                     "port {} is neither a number nor the name of a port of the container",
                     raw.get("port").unwrap_or(&Value::Null)
                 )),
-            }
-        };
+            };
         if let Some(get) = at(raw, "/httpGet") {
             let header = |h: &Value| (text(h, "/name").to_owned(), text(h, "/value").to_owned());
             let path = text(get, "/path");
@@ -73,9 +87,10 @@ impl Handler {
         }
         if let Some(grpc) = at(raw, "/grpc") {
             let service = text(grpc, "/service");
-            return Some(
-                with_port(grpc, &|port| Handler::Grpc { port, service: service.to_owned() }),
-            );
+            return Some(with_port(grpc, &|port| Handler::Grpc {
+                port,
+                service: service.to_owned(),
+            }));
         }
         let command = list(at(raw, "/exec")?, "/command");
         let words: Vec<_> = command.iter().filter_map(Value::as_str).map(str::to_owned).collect();
@@ -112,7 +127,8 @@ impl Probe {
     pub(crate) fn of(raw: &Value, ports: &[Port]) -> Option<Probe> {
         let seconds = |key: &str| int(raw, &format!("/{key}")).map(|s| s.clamp(0, SECONDS_MAX));
         let ms = |s: i64| u64::try_from(s).unwrap_or(0) * 1000;
-        let above_zero = |key: &str, default: i64| seconds(key).filter(|s| *s > 0).unwrap_or(default);
+        let above_zero =
+            |key: &str, default: i64| seconds(key).filter(|s| *s > 0).unwrap_or(default);
         let count = |key: &str, default| u32::try_from(above_zero(key, default)).unwrap_or(1);
         Some(Probe {
             handler: Handler::of(raw, ports)?,
@@ -226,8 +242,7 @@ async fn connect(host: Option<&str>, port: u16, pod: IpAddr) -> Result<TcpStream
         Some(host) => TcpStream::connect((host, port)).await,
         None => TcpStream::connect((pod, port)).await,
     };
-    let stream =
-        connected.map_err(|e| format!("dial tcp {}: {e}", authority(host, port, pod)))?;
+    let stream = connected.map_err(|e| format!("dial tcp {}: {e}", authority(host, port, pod)))?;
     // A loopback connect to a free port may meet itself (simultaneous open) and seem to work.
     match (stream.local_addr(), stream.peer_addr()) {
         (Ok(local), Ok(peer)) if local == peer => {
@@ -420,7 +435,8 @@ mod tests {
             (
                 json!({"tcpSocket": {"port": "no"}}),
                 Some(Handler::Unusable(
-                    "port \"no\" is neither a number nor the name of a port of the container".into(),
+                    "port \"no\" is neither a number nor the name of a port of the container"
+                        .into(),
                 )),
             ),
             (json!({"exec": {}}), Some(Handler::Unusable("exec.command is empty".into()))),

@@ -1,0 +1,589 @@
+//! The task of one Pod with processes: carries out what its [`Machine`] decides.
+//!
+//! ```text
+//!  updates (the object) ─┐                    ┌─▶ shim, logs, probes, hooks ─▶ events ─┐
+//!  sockets (who listens) ┼─▶ Worker ─▶ Machine ─▶ status patch                         │
+//!  time, shutdown ───────┘      ▲                                                      │
+//!                               └──────────────────────────────────────────────────────┘
+//! ```
+//!
+//! One owner, one loop: nothing else touches the machine. What takes time runs
+//! in tasks of its own and sends an [`Event`] with the number of the run that
+//! it was about. The status is written when it says something new, and not
+//! while a start is under way.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    io,
+    net::IpAddr,
+    sync::Arc,
+    time::Duration,
+};
+
+use portolan_apiserver::registry::{
+    DeleteOptions, Patch, Preconditions, Subresource, WriteOptions, object::parse_timestamp,
+};
+use portolan_apiserver::{Status, kinds};
+use portolan_runtime::Backoff;
+use serde_json::Value;
+use tokio::{
+    sync::{mpsc, watch},
+    time::Instant,
+};
+
+use super::{
+    Host,
+    env::{self, Given},
+    listeners::{Listening, Sockets, judge},
+    machine::{Action, EXIT_UNKNOWN, Ended, Machine, Moment, Obstacle, Slot},
+    pod::{Container, Hook, Pod},
+    probes::{self, Handler, ProbeKind},
+    proc,
+    process::{self, Control, Copying, Launch},
+    status::{self, Report},
+};
+use crate::object::{at, int, list, text};
+
+/// Events of one Pod that wait; senders wait then.
+const EVENTS_MAX: usize = 64;
+
+/// Shortest time between two walks through a Pod's processes.
+const WALK_EVERY_MS: u64 = 200;
+
+/// Grace of containers when the kubelet itself ends. Short: somebody waits at
+/// a terminal.
+const SHUTDOWN_GRACE_MS: u64 = 3_000;
+
+/// Grace of containers whose Pod object is gone already (a forced deletion).
+const GONE_GRACE_MS: u64 = 2_000;
+
+/// Most that a hook may take when nothing else limits it.
+const HOOK_WAIT_MAX: Duration = Duration::from_secs(60);
+
+/// Lines and bytes of the log that become the termination message
+/// (`MaxContainerTerminationMessageLogLines`, `...LogLength`).
+const LAST_WORDS_LINES: u64 = 80;
+const LAST_WORDS_BYTES: usize = 2048;
+
+/// What a task of the worker found.
+#[derive(Debug)]
+enum Event {
+    Started { slot: Slot, run: u32, id: String, pid: i32, control: Control },
+    CannotStart { slot: Slot, run: u32, why: Obstacle },
+    Exited { slot: Slot, run: u32, code: i32, text: String },
+    Probed { slot: Slot, run: u32, kind: ProbeKind, answer: Result<(), String> },
+    HookFailed { slot: Slot, run: u32, text: String },
+}
+
+/// How a worker ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// The Pod object is gone.
+    Gone,
+    /// The Pod has ended for good; its object stays.
+    Ended,
+    /// The kubelet ends.
+    Shutdown,
+}
+
+/// See the module.
+pub(crate) struct Worker {
+    host: Arc<Host>,
+    pod: Pod,
+    addresses: Vec<IpAddr>,
+    machine: Machine,
+    controls: BTreeMap<Slot, Arc<Control>>,
+    sender: mpsc::Sender<Event>,
+    events: mpsc::Receiver<Event>,
+    updates: watch::Receiver<Option<Arc<Value>>>,
+    sockets: watch::Receiver<Arc<Sockets>>,
+    given: Result<Given, String>,
+    /// The tables changed.
+    look: bool,
+    walk_at_ms: Option<u64>,
+    walked_ms: u64,
+    seen_unix_s: u64,
+    gone: bool,
+    write_again_ms: Option<u64>,
+    backoff: Backoff,
+}
+
+impl Worker {
+    pub(crate) fn new(
+        host: Arc<Host>,
+        pod: Pod,
+        addresses: Vec<IpAddr>,
+        updates: watch::Receiver<Option<Arc<Value>>>,
+    ) -> Self {
+        let (sender, events) = mpsc::channel(EVENTS_MAX);
+        let mut machine = Machine::new(&pod, host.config.restart);
+        remember(&mut machine, &pod, host.now().unix_s);
+        Self {
+            addresses,
+            machine,
+            controls: BTreeMap::new(),
+            sender,
+            events,
+            updates,
+            sockets: host.sweep.subscribe(),
+            given: host.given(&pod),
+            look: false,
+            walk_at_ms: None,
+            walked_ms: 0,
+            seen_unix_s: host.now().unix_s,
+            gone: false,
+            write_again_ms: None,
+            backoff: Backoff::new(Duration::from_millis(50), Duration::from_secs(5)),
+            pod,
+            host,
+        }
+    }
+
+    /// Runs the Pod until its end.
+    pub(crate) async fn run(mut self) -> Outcome {
+        let shutdown = self.host.tasks.shutdown().clone();
+        let mut leaving = false;
+        self.read_pod();
+        loop {
+            let now = self.host.now();
+            self.judge_all(now);
+            for action in self.machine.advance(now) {
+                self.carry_out(action);
+            }
+            for note in self.machine.take_notes() {
+                let kind = if note.warning { "Warning" } else { "Normal" };
+                self.host.events.report("kubelet", &self.pod.raw, kind, note.reason, &note.message);
+            }
+            if self.machine.is_over() {
+                if leaving {
+                    return Outcome::Shutdown;
+                }
+                if self.gone || self.finalise().await {
+                    return Outcome::Gone;
+                }
+            }
+            let ending = leaving || self.pod.deletion_grace_s.is_some();
+            if !leaving && self.publish(now).await && !ending && self.machine.is_over() {
+                return Outcome::Ended;
+            }
+            let wake = self.next_wake();
+            tokio::select! {
+                event = self.events.recv() => {
+                    // The worker holds a sender itself: there is always a next one.
+                    if let Some(event) = event {
+                        self.take(event).await;
+                    }
+                }
+                changed = self.updates.changed() => {
+                    if changed.is_err() {
+                        self.gone = true;
+                    }
+                    self.read_pod();
+                }
+                Ok(()) = self.sockets.changed() => {
+                    let now = self.host.now().ms;
+                    self.look = true;
+                    self.walk_at_ms.get_or_insert(now.max(self.walked_ms + WALK_EVERY_MS));
+                }
+                () = sleep_until(wake) => {}
+                () = shutdown.cancelled(), if !leaving => {
+                    leaving = true;
+                    let now = self.host.now();
+                    self.machine.stop(SHUTDOWN_GRACE_MS.min(self.pod.grace_s * 1000), now);
+                }
+            }
+        }
+    }
+
+    fn next_wake(&self) -> Option<Instant> {
+        let times = [self.machine.next_ms(), self.walk_at_ms, self.write_again_ms];
+        let next = times.into_iter().flatten().min()?;
+        Some(self.host.began + Duration::from_millis(next))
+    }
+
+    /// Takes over the newest object.
+    fn read_pod(&mut self) {
+        let latest = self.updates.borrow_and_update().clone();
+        let now = self.host.now();
+        match latest {
+            Some(raw) => {
+                self.pod = Pod::of(raw);
+                if let Some(grace_s) = self.pod.deletion_grace_s {
+                    self.machine.stop(grace_s * 1000, now);
+                }
+            }
+            None => {
+                self.gone = true;
+                self.machine.stop(GONE_GRACE_MS, now);
+            }
+        }
+    }
+
+    async fn take(&mut self, event: Event) {
+        let now = self.host.now();
+        match event {
+            Event::Started { slot, run, id, pid, control } => {
+                self.controls.insert(slot, Arc::new(control));
+                self.machine.started(slot, run, id, pid, now);
+                // The tables of before this start may show its predecessor's sockets.
+                self.host.sweep.refresh().await;
+                self.judge_one(slot, true);
+                self.run_hook_after_start(slot, run);
+            }
+            Event::CannotStart { slot, run, why } => {
+                self.machine.cannot_start(slot, run, &why, now);
+            }
+            Event::Exited { slot, run, code, text } => {
+                self.controls.remove(&slot);
+                self.machine.exited(slot, run, code, text, now);
+            }
+            Event::Probed { slot, run, kind, answer } => {
+                self.machine.probed(slot, run, kind, answer, now);
+            }
+            Event::HookFailed { slot, run, text } => {
+                self.machine.hook_failed(slot, run, &text, now);
+            }
+        }
+    }
+
+    //--- listeners ---
+
+    fn judge_all(&mut self, now: Moment) {
+        let due = self.walk_at_ms.is_some_and(|at| at <= now.ms);
+        if due {
+            self.walk_at_ms = None;
+            self.walked_ms = now.ms;
+        }
+        // A look at the tables alone costs nothing: it is never put off.
+        if std::mem::take(&mut self.look) || due {
+            for slot in 0..self.machine.units.len() {
+                self.judge_one(slot, due);
+            }
+        }
+    }
+
+    fn judge_one(&mut self, slot: Slot, walk: bool) {
+        let now = self.host.now();
+        let Some(unit) = self.machine.units.get(slot) else { return };
+        let Some(running) = unit.running() else { return };
+        let found = if self.host.config.network.shares_sockets() {
+            let ports = &unit.container.ports;
+            let sockets = self.sockets.borrow().clone();
+            let own = || match walk {
+                true => proc::socket_inodes(proc::descendants(running.pid)),
+                false => HashSet::new(),
+            };
+            let found = judge(ports, &self.addresses, &sockets, own);
+            // Without the walk, only listeners at the Pod's address prove anything.
+            if !walk && (found != Listening::Fine || ports.is_empty()) {
+                return;
+            }
+            found
+        } else {
+            Listening::Fine
+        };
+        let run = unit.run;
+        self.machine.listens(slot, run, found, now);
+    }
+
+    //--- actions ---
+
+    fn carry_out(&mut self, action: Action) {
+        match action {
+            Action::Start { slot, run } => self.start(slot, run),
+            Action::Terminate { slot, why } => self.terminate(slot, &why),
+            Action::Kill { slot } => {
+                if let Some(control) = self.controls.get(&slot) {
+                    control.kill();
+                }
+            }
+            Action::Probe { slot, run, kind } => self.probe(slot, run, kind),
+        }
+    }
+
+    fn start(&mut self, slot: Slot, run: u32) {
+        if self.given.is_err() {
+            self.given = self.host.given(&self.pod);
+        }
+        let container = self.machine.units[slot].container.clone();
+        let words: Vec<String> = container.command.iter().chain(&container.args).cloned().collect();
+        let prepared = self.prepare(&container, &words);
+        let sender = self.sender.clone();
+        let (host, uid) = (self.host.clone(), self.pod.uid.clone());
+        tokio::spawn(async move {
+            let event = match prepared {
+                Ok(launch) => {
+                    let ran = run_container(&host, &uid, &container, (slot, run), &launch, &sender);
+                    match ran.await {
+                        Ok((code, text)) => Event::Exited { slot, run, code, text },
+                        Err(why) => Event::CannotStart { slot, run, why },
+                    }
+                }
+                Err(why) => Event::CannotStart { slot, run, why },
+            };
+            // The worker may have ended with the kubelet.
+            sender.send(event).await.ok();
+        });
+        self.host.sweep.nudge();
+    }
+
+    /// Environment, folder and program of something that runs in a container.
+    fn prepare(&self, container: &Container, words: &[String]) -> Result<Launch, Obstacle> {
+        let host = &self.host;
+        if let Some(problem) = &container.problem {
+            return Err(Obstacle::Config(problem.clone()));
+        }
+        if !container.is_process() {
+            return Err(Obstacle::Config(format!(
+                "image {:?} cannot run beside processes: a Pod is all processes ({}) or all hollow",
+                container.image,
+                super::pod::PROCESS_IMAGE
+            )));
+        }
+        let facts = env::Facts {
+            addresses: self.addresses.clone(),
+            host_ip: host.config.network.host_ip(),
+        };
+        let given = self.given.as_ref().map_err(|why| Obstacle::Config(why.clone()))?;
+        let links = host.links(&self.pod);
+        let env = env::build(&self.pod, container, &facts, given, links, &**host)
+            .map_err(|error| Obstacle::Config(error.to_string()))?;
+        let words: Vec<String> = words.iter().map(|word| env::expand(word, &env)).collect();
+        let dir = host.config.working_dir.join(&container.working_dir);
+        process::find_program(&words, env, dir, &host.config.executable).map_err(Obstacle::Start)
+    }
+
+    fn terminate(&mut self, slot: Slot, why: &str) {
+        let Some(control) = self.controls.get(&slot).cloned() else { return };
+        let unit = &self.machine.units[slot];
+        tracing::debug!(pod = %self.pod.name, container = %unit.container.name, why, "terminating");
+        let Some(hook) = unit.container.pre_stop.clone() else {
+            control.terminate();
+            return;
+        };
+        let (host, pod, container) =
+            (self.host.clone(), self.pod.raw.clone(), unit.container.clone());
+        let doing = self.do_hook(&container, hook);
+        tokio::spawn(async move {
+            // The machine's deadline kills the container even while the hook runs.
+            if let Err(text) = doing.await {
+                let text = format!("PreStopHook of container {} failed: {text}", container.name);
+                host.events.report("kubelet", &pod, "Warning", "FailedPreStopHook", &text);
+            }
+            control.terminate();
+        });
+    }
+
+    fn run_hook_after_start(&mut self, slot: Slot, run: u32) {
+        let container = self.machine.units[slot].container.clone();
+        let Some(hook) = container.post_start.clone() else { return };
+        let doing = self.do_hook(&container, hook);
+        let sender = self.sender.clone();
+        tokio::spawn(async move {
+            if let Err(text) = doing.await {
+                sender.send(Event::HookFailed { slot, run, text }).await.ok();
+            }
+        });
+    }
+
+    fn do_hook(
+        &self,
+        container: &Container,
+        hook: Hook,
+    ) -> impl Future<Output = Result<(), String>> + Send + use<> {
+        let (asking, pause) = match hook {
+            Hook::Run(handler) => (Some(self.ask(container, handler, HOOK_WAIT_MAX)), 0),
+            Hook::SleepS(seconds) => (None, seconds),
+        };
+        async move {
+            match asking {
+                Some(asking) => asking.await,
+                None => {
+                    tokio::time::sleep(Duration::from_secs(pause)).await;
+                    Ok(())
+                }
+            }
+        }
+    }
+
+    fn probe(&mut self, slot: Slot, run: u32, kind: ProbeKind) {
+        let container = self.machine.units[slot].container.clone();
+        let probe = match kind {
+            ProbeKind::Startup => &container.startup,
+            ProbeKind::Readiness => &container.readiness,
+            ProbeKind::Liveness => &container.liveness,
+        };
+        let Some(probe) = probe else { return };
+        let asking =
+            self.ask(&container, probe.handler.clone(), Duration::from_millis(probe.timeout_ms));
+        let sender = self.sender.clone();
+        tokio::spawn(async move {
+            let answer = asking.await;
+            sender.send(Event::Probed { slot, run, kind, answer }).await.ok();
+        });
+    }
+
+    /// Asks over the network, or runs a command where the container runs.
+    fn ask(
+        &self,
+        container: &Container,
+        handler: Handler,
+        timeout: Duration,
+    ) -> impl Future<Output = Result<(), String>> + Send + use<> {
+        let launch = match &handler {
+            Handler::Exec { command } => Some(self.prepare(container, command)),
+            _ => None,
+        };
+        let host = self.host.clone();
+        let address = self.addresses.first().copied().unwrap_or(host.config.network.host_ip());
+        async move {
+            match launch {
+                Some(Ok(launch)) => process::execute(&host.config.shim, &launch, timeout).await,
+                Some(Err(Obstacle::Config(why) | Obstacle::Start(why))) => Err(why),
+                None => probes::ask(&handler, address, timeout).await,
+            }
+        }
+    }
+
+    //--- the object ---
+
+    /// Writes the status if it says something new; whether all is written.
+    async fn publish(&mut self, now: Moment) -> bool {
+        if self.machine.is_unsettled() || self.gone {
+            return false;
+        }
+        if self.write_again_ms.is_some_and(|at| at > now.ms) {
+            return false;
+        }
+        self.write_again_ms = None;
+        let host_ip = self.host.config.network.host_ip();
+        let report = Report::of_machine(&self.machine, &self.addresses, host_ip, self.seen_unix_s);
+        let Some(patch) = status::patch(&report, &self.pod, now.unix_s) else { return true };
+        match self.host.patch_status(&self.pod, patch).await {
+            Ok(written) => {
+                self.backoff.reset();
+                self.pod = Pod::of(Arc::new(written));
+                true
+            }
+            Err(status) => {
+                self.retry(&status, now);
+                false
+            }
+        }
+    }
+
+    fn retry(&mut self, status: &Status, now: Moment) {
+        // Gone or replaced: the update that says so is on its way.
+        let pause = self.backoff.next_pause();
+        tracing::debug!(pod = %self.pod.name, %status, ?pause, "the status was not written");
+        let pause = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
+        self.write_again_ms = Some(now.ms.saturating_add(pause));
+    }
+
+    /// Everything has ended: takes the object away if that is asked. Whether it is gone.
+    async fn finalise(&mut self) -> bool {
+        if self.pod.deletion_grace_s.is_none() {
+            return false;
+        }
+        let now = self.host.now();
+        if self.write_again_ms.is_some_and(|at| at > now.ms) {
+            return false;
+        }
+        // Whoever holds a finalizer wants to know how it ended.
+        if !list(&self.pod.raw, "/metadata/finalizers").is_empty() && !self.publish(now).await {
+            return false;
+        }
+        match self.host.delete_pod(&self.pod).await {
+            Ok(()) => true,
+            Err(status) => {
+                self.retry(&status, now);
+                false
+            }
+        }
+    }
+}
+
+/// Runs a container to its end; its exit code and last words.
+async fn run_container(
+    host: &Host,
+    uid: &str,
+    container: &Container,
+    (slot, run): (Slot, u32),
+    launch: &Launch,
+    sender: &mpsc::Sender<Event>,
+) -> Result<(i32, String), Obstacle> {
+    let failed = |what: &str, error: io::Error| Obstacle::Start(format!("{what}: {error}"));
+    let log = host.logs.create(uid, &container.name).map_err(|e| failed("log", e))?;
+    let (reader, writer) = io::pipe().map_err(|e| failed("pipe", e))?;
+    let (control, mut reports) =
+        process::spawn(&host.config.shim, launch, writer).map_err(|e| failed("shim", e))?;
+    let copying = Copying::start(reader, log).map_err(|e| failed("pipe", e))?;
+    let pid = reports.pid();
+    reports.started().await.map_err(Obstacle::Start)?;
+    let id = format!("portolan://{:032x}{:032x}", rand::random::<u128>(), rand::random::<u128>());
+    // If the worker has ended, the control is dropped with the event, which kills.
+    sender.send(Event::Started { slot, run, id, pid, control }).await.ok();
+    let code = reports.exited().await;
+    copying.finish().await;
+    let policy = text(&container.raw, "/terminationMessagePolicy");
+    let words = if code != 0 && policy == "FallbackToLogsOnError" {
+        let mut words = host.logs.tail(uid, &container.name, LAST_WORDS_LINES);
+        let from = words.len().saturating_sub(LAST_WORDS_BYTES);
+        let from = (from..=words.len()).find(|at| words.is_char_boundary(*at)).unwrap_or(0);
+        words.split_off(from)
+    } else {
+        String::new()
+    };
+    Ok((code, words))
+}
+
+async fn sleep_until(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// What the status of an earlier kubelet's time says about the containers. That
+/// kubelet's processes ended with it.
+fn remember(machine: &mut Machine, pod: &Pod, now_unix_s: u64) {
+    let statuses: Vec<&Value> = ["/status/initContainerStatuses", "/status/containerStatuses"]
+        .iter()
+        .flat_map(|path| list(&pod.raw, path))
+        .collect();
+    for slot in 0..machine.units.len() {
+        let name = &machine.units[slot].container.name;
+        let Some(status) = statuses.iter().find(|s| text(s, "/name") == name) else { continue };
+        let restarts = int(status, "/restartCount").and_then(|n| u32::try_from(n).ok());
+        let ended = |at: &str| Ended {
+            code: int(status, &format!("{at}/exitCode"))
+                .and_then(|code| i32::try_from(code).ok())
+                .unwrap_or(EXIT_UNKNOWN),
+            reason: match text(status, &format!("{at}/reason")) {
+                "Completed" => "Completed",
+                "StartError" => "StartError",
+                _ => "Error",
+            },
+            message: text(status, &format!("{at}/message")).to_owned(),
+            id: text(status, &format!("{at}/containerID")).to_owned(),
+            started_unix_s: parse_timestamp(text(status, &format!("{at}/startedAt"))).unwrap_or(0),
+            finished_unix_s: parse_timestamp(text(status, &format!("{at}/finishedAt")))
+                .unwrap_or(0),
+        };
+        let lost = if let Some(running) = at(status, "/state/running") {
+            Some(Ended {
+                code: EXIT_UNKNOWN,
+                reason: "ContainerStatusUnknown",
+                message: "the process ended with the kubelet that ran it".to_owned(),
+                id: text(status, "/containerID").to_owned(),
+                started_unix_s: parse_timestamp(text(running, "/startedAt")).unwrap_or(now_unix_s),
+                finished_unix_s: now_unix_s,
+            })
+        } else if at(status, "/state/terminated").is_some() {
+            Some(ended("/state/terminated"))
+        } else {
+            at(status, "/lastState/terminated").map(|_| ended("/lastState/terminated"))
+        };
+        machine.remember(slot, restarts.unwrap_or(0), lost);
+    }
+}
