@@ -27,6 +27,13 @@ fn world() -> World {
         .endpoints("many-1", &many, pods.collect())
 }
 
+/// A loopback address that nobody else uses: on a shared one, somebody's
+/// connection may hold the same port for the other transport.
+fn lonely_address() -> std::net::IpAddr {
+    let [a, b]: [u8; 2] = rand::random();
+    [127, 98, a, b.clamp(1, 254)].into()
+}
+
 async fn server() -> Server {
     Server::start(Live::new(&world()).hub().clone(), Settings::default()).await
 }
@@ -142,7 +149,7 @@ async fn tcp_closes_on_what_is_no_query() {
 
 #[tokio::test]
 async fn a_port_in_use_is_an_error_that_names_the_address() {
-    let taken = StdUdp::bind("127.0.0.1:0").unwrap();
+    let taken = StdUdp::bind((lonely_address(), 0)).unwrap();
     let address = taken.local_addr().unwrap();
     let first = server().await;
     for (address, transport) in [(address, "UDP"), (first.address(), "TCP")] {
@@ -177,7 +184,7 @@ async fn a_port_in_use_is_an_error_that_names_the_address() {
 async fn a_port_shared_by_reuseport_is_noticed() {
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::DGRAM, None).unwrap();
     socket.set_reuse_port(true).unwrap();
-    socket.bind(&"127.0.0.1:0".parse::<std::net::SocketAddr>().unwrap().into()).unwrap();
+    socket.bind(&std::net::SocketAddr::new(lonely_address(), 0).into()).unwrap();
     let address = socket.local_addr().unwrap().as_socket().unwrap();
     let config = Config { listen: vec![address], ..Config::default() };
     let live = Live::new(&world());

@@ -131,9 +131,9 @@ pub(crate) async fn udp_echo(name: &'static str) -> SocketAddr {
     address
 }
 
-/// An address where nobody listens.
+/// An address where nobody listens, and where nobody will.
 pub(crate) async fn nobody() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let listener = TcpListener::bind((virtual_ip(), 0)).await.unwrap();
     listener.local_addr().unwrap()
 }
 

@@ -7,7 +7,7 @@ use portolan_proxy::{Config, Limits};
 use portolan_testkit::World;
 use tokio::{net::UdpSocket, time::timeout};
 
-use crate::bench::{Bench, PATIENCE, PORT, udp_echo, virtual_ip, web};
+use crate::bench::{Bench, PATIENCE, PORT, nobody, udp_echo, virtual_ip, web};
 
 async fn client(front: SocketAddr) -> UdpSocket {
     let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
@@ -60,9 +60,7 @@ async fn a_flow_moves_when_its_endpoint_leaves_the_service() {
 #[tokio::test]
 async fn a_flow_moves_when_its_endpoint_dies() {
     let ip = virtual_ip();
-    let dying = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-    let dead = dying.local_addr().unwrap();
-    drop(dying);
+    let dead = nobody().await;
     let bench = Bench::start(&web(ip, Transport::Udp, &[udp_echo("a").await, dead])).await;
     for _ in 0..4 {
         let socket = client((ip, PORT).into()).await;
