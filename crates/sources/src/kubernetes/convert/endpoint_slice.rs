@@ -1,0 +1,138 @@
+//! EndpointSlices: the truth about the endpoints of Kubernetes Services.
+
+use std::{net::IpAddr, sync::Arc};
+
+use portolan_model::{
+    Code, Conditions, Endpoint, EndpointPort, EndpointSlice, Fact, FactKey, Hints, ObjectName,
+    Origin, Reason, ServiceKey, Transport,
+};
+
+use super::{Facts, port, rejection, service::app_protocol, some};
+use crate::{kubernetes::objects, names::Names};
+
+/// Names the Service of a slice (discovery.k8s.io/v1, LabelServiceName).
+const SERVICE_LABEL: &str = "kubernetes.io/service-name";
+
+/// An EndpointSlice. Endpoints and ports that cannot be used are left out and
+/// named in a rejection. A slice without the label of a Service serves somebody
+/// else and says nothing here, as with kube-proxy.
+pub(crate) fn endpoint_slice(object: &objects::EndpointSlice, names: &mut Names) -> Facts {
+    let meta = &object.metadata;
+    let Some(service) = meta.labels.get(SERVICE_LABEL).and_then(|text| some(text)) else {
+        return Facts::new();
+    };
+    let object_name = names.object(&meta.namespace, &meta.name);
+    let mut reasons = Vec::new();
+    let ports = ports(&object.ports, names, &mut reasons);
+    let mut endpoints = Vec::with_capacity(object.endpoints.len());
+    for declared in &object.endpoints {
+        // Further addresses of one endpoint are interchangeable with the first
+        // (kubernetes/kubernetes#106267); kube-proxy uses the first alone.
+        let text = declared.addresses.first().map(String::as_str).unwrap_or_default();
+        match address(text, &object.address_type) {
+            Ok(address) => {
+                endpoints.push(Arc::new(endpoint(declared, address, &ports, &object_name, names)));
+            }
+            Err(reason) => reasons.push(reason),
+        }
+    }
+    let service = ServiceKey {
+        origin: Origin::kubernetes(),
+        namespace: object_name.namespace.clone(),
+        name: names.get(service),
+    };
+    let mut facts = vec![(
+        FactKey::EndpointSlice(Origin::kubernetes(), object_name.clone()),
+        Fact::EndpointSlice(EndpointSlice { service, endpoints }),
+    )];
+    facts.extend(rejection("EndpointSlice", object_name, reasons));
+    facts
+}
+
+fn address(text: &str, address_type: &str) -> Result<IpAddr, Reason> {
+    let address = text.parse::<IpAddr>().ok().filter(|address| match address_type {
+        "IPv4" => address.is_ipv4(),
+        "IPv6" => address.is_ipv6(),
+        // FQDN slices name hosts, which no face can balance over.
+        _ => false,
+    });
+    address.ok_or_else(|| {
+        Reason::new(Code::ADDRESS_INVALID, format!("{text:?} is no {address_type} address."))
+    })
+}
+
+fn ports(
+    declared: &[objects::SlicePort],
+    names: &mut Names,
+    reasons: &mut Vec<Reason>,
+) -> Arc<[EndpointPort]> {
+    let mut ports = Vec::with_capacity(declared.len());
+    for one in declared {
+        let Some(transport) = Transport::parse(one.protocol.as_deref()) else {
+            let protocol = one.protocol.as_deref().unwrap_or_default();
+            let detail = format!("Port {:?} has the unknown protocol {protocol:?}.", one.name);
+            reasons.push(Reason::new(Code::TRANSPORT_UNSUPPORTED, detail));
+            continue;
+        };
+        let number = match one.port {
+            None => None,
+            Some(number) => match port(number) {
+                Some(number) => Some(number),
+                None => {
+                    reasons.push(Reason::new(Code::PORT_INVALID, format!("port {number}")));
+                    continue;
+                }
+            },
+        };
+        ports.push(EndpointPort {
+            name: names.get(&one.name),
+            transport,
+            port: number,
+            app_protocol: one
+                .app_protocol
+                .as_deref()
+                .and_then(some)
+                .map(|text| app_protocol(Some(text), &one.name, transport, names)),
+        });
+    }
+    ports.into()
+}
+
+fn endpoint(
+    declared: &objects::SliceEndpoint,
+    address: IpAddr,
+    ports: &Arc<[EndpointPort]>,
+    slice: &ObjectName,
+    names: &mut Names,
+) -> Endpoint {
+    let conditions = &declared.conditions;
+    let target = declared.target_ref.as_ref().filter(|target| target.kind == "Pod").map(|target| {
+        let namespace = match some(&target.namespace) {
+            Some(namespace) => names.get(namespace),
+            None => slice.namespace.clone(),
+        };
+        ObjectName { namespace, name: portolan_model::name(&target.name) }
+    });
+    let mut optional = |text: &Option<String>| text.as_deref().and_then(some).map(|t| names.get(t));
+    Endpoint {
+        conditions: Conditions::from_optional(
+            conditions.ready,
+            conditions.serving,
+            conditions.terminating,
+        ),
+        target,
+        hostname: optional(&declared.hostname),
+        node: optional(&declared.node_name),
+        zone: optional(&declared.zone),
+        hints: declared.hints.as_ref().and_then(|hints| hints_of(hints, names)),
+        ..Endpoint::new(address, ports.clone())
+    }
+}
+
+fn hints_of(hints: &objects::SliceHints, names: &mut Names) -> Option<Arc<Hints>> {
+    let mut list =
+        |hints: &[objects::Hint]| hints.iter().map(|hint| names.get(&hint.name)).collect();
+    let hints = Hints { zones: list(&hints.for_zones), nodes: list(&hints.for_nodes) };
+    // Empty hints say nothing.
+    Some(hints).filter(|hints| *hints != Hints::default()).map(Arc::new)
+}

@@ -1,0 +1,382 @@
+//! List, then watch, then again: one kind of object followed for ever.
+//!
+//! ```text
+//!   list --pages--> Begin, Sighting..., Complete
+//!     |                 ^
+//!     v                 | 410: the revision is gone
+//!   watch --events--> Sighting | Gone | Alive
+//!     |
+//!     +-- ends --> watch again from the last revision
+//!     +-- fails --> Lost, pause, watch again
+//! ```
+//!
+//! Reports map one to one to what the API said; nothing is cached here but the
+//! keys under which unusual objects spoke.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use portolan_model::{Code, Event, FactKey, Name, ObjectName, Reason};
+use portolan_runtime::{Backoff, Clock};
+use serde_json::Value;
+use tokio::time::{Instant, sleep};
+use tracing::{debug, info, warn};
+
+use super::{
+    Speaker,
+    api::{Failure, Resource, refusal},
+    convert,
+    kinds::{Context, Kind, Said, Voice},
+    objects::{EventKind, EventObject, Meta, MetaOnly, Page, PageMeta, Status},
+};
+use crate::{Reports, Sink, names::Names, report::Closed};
+
+/// The first pause is short: most losses are restarts of the API server.
+const PAUSE_FIRST: Duration = Duration::from_millis(100);
+/// client-go's reflector waits 30 s at most.
+const PAUSE_MAX: Duration = Duration::from_secs(30);
+/// A watch that held this long was a good one, even if it brought nothing.
+const WATCH_HELD: Duration = Duration::from_secs(5);
+
+/// Follows one kind.
+pub(super) struct Reflector<K> {
+    resource: Resource,
+    context: Context,
+    speakers: Vec<Speaker>,
+    sink: Sink,
+    clock: Arc<dyn Clock>,
+    names: Names,
+    /// Under which keys an object spoke, where that is not its primary alone.
+    unusual: HashMap<ObjectName, Vec<(Voice, FactKey)>>,
+    lost: bool,
+    kind: std::marker::PhantomData<fn() -> K>,
+}
+
+/// Why a step ended.
+enum Stop {
+    Api(Failure),
+    /// Nobody listens any more.
+    Closed,
+}
+
+impl From<Failure> for Stop {
+    fn from(failure: Failure) -> Self {
+        Self::Api(failure)
+    }
+}
+
+impl From<Closed> for Stop {
+    fn from(_: Closed) -> Self {
+        Self::Closed
+    }
+}
+
+/// An object, or as much of it as could be read.
+enum Read<K> {
+    Whole(K),
+    Broken(Meta, String),
+}
+
+impl<K: Kind> Reflector<K> {
+    pub(super) fn new(
+        resource: Resource,
+        context: Context,
+        speakers: Vec<Speaker>,
+        sink: Sink,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        Self {
+            resource,
+            context,
+            speakers,
+            sink,
+            clock,
+            names: Names::default(),
+            unusual: HashMap::new(),
+            lost: false,
+            kind: std::marker::PhantomData,
+        }
+    }
+
+    /// Runs until nobody listens any more.
+    pub(super) async fn run(mut self) {
+        let mut backoff = Backoff::new(PAUSE_FIRST, PAUSE_MAX);
+        loop {
+            match self.list().await {
+                Ok(revision) => {
+                    if self.follow(revision, &mut backoff).await.is_err() {
+                        return;
+                    }
+                }
+                Err(Stop::Api(failure)) => {
+                    if self.lose(&failure).await.is_err() {
+                        return;
+                    }
+                    sleep(backoff.next_pause()).await;
+                }
+                Err(Stop::Closed) => return,
+            }
+        }
+    }
+
+    /// Watches from a revision on, until it has to be listed anew.
+    async fn follow(&mut self, mut revision: Name, backoff: &mut Backoff) -> Result<(), Closed> {
+        loop {
+            let began = Instant::now();
+            let outcome = self.watch(&mut revision).await;
+            if matches!(outcome, Ok(true)) || began.elapsed() >= WATCH_HELD {
+                backoff.reset();
+            }
+            match outcome {
+                Ok(true) => {}
+                // Ended at once and without a word: do not spin.
+                Ok(false) => sleep(backoff.next_pause()).await,
+                Err(Stop::Closed) => return Err(Closed),
+                Err(Stop::Api(Failure::Expired(text))) => {
+                    debug!(kind = K::KIND, text, "the revision is gone; listing anew");
+                    // At once the first time; a server that expires every
+                    // revision must not be listed in a circle.
+                    let again = backoff.failures() > 0;
+                    let pause = backoff.next_pause();
+                    if again {
+                        sleep(pause).await;
+                    }
+                    return Ok(());
+                }
+                Err(Stop::Api(failure)) => {
+                    self.lose(&failure).await?;
+                    sleep(backoff.next_pause()).await;
+                }
+            }
+        }
+    }
+
+    /// Lists everything, one batch per page. Gives the revision to watch from.
+    async fn list(&mut self) -> Result<Name, Stop> {
+        let mut next = String::new();
+        let mut begun = false;
+        let mut unusual = HashMap::new();
+        loop {
+            let bytes = self.resource.page(&next).await?;
+            let (meta, items) = parse_page::<K>(&bytes).map_err(Failure::Other)?;
+            drop(bytes);
+            let mut reports = Reports::now(&self.clock);
+            let revision = portolan_model::name(&meta.resource_version);
+            if !begun {
+                self.say_all(&mut reports, &revision, |part| Event::Begin { part });
+                begun = true;
+            }
+            for item in &items {
+                let (object, said) = self.convert(item);
+                let keys: Vec<_> =
+                    said.iter().map(|(voice, key, _)| (*voice, key.clone())).collect();
+                if !is_usual::<K>(&object, &keys) {
+                    unusual.insert(object, keys);
+                }
+                self.say(&mut reports, item, said);
+            }
+            next = meta.next;
+            if next.is_empty() {
+                self.say_all(&mut reports, &revision, |part| Event::Complete { part });
+                reports.send(&self.sink).await?;
+                self.unusual = unusual;
+                self.found();
+                return Ok(revision);
+            }
+            reports.send(&self.sink).await?;
+        }
+    }
+
+    /// Watches until the watch ends. Tells whether it brought anything.
+    async fn watch(&mut self, revision: &mut Name) -> Result<bool, Stop> {
+        let mut lines = self.resource.watch(revision).await?;
+        let was_lost = self.lost;
+        self.found();
+        if was_lost {
+            let mut reports = Reports::now(&self.clock);
+            self.say_all(&mut reports, revision, |part| Event::Alive { part });
+            reports.send(&self.sink).await?;
+        }
+        let mut brought = false;
+        while let Some(batch) = lines.next().await? {
+            let mut reports = Reports::now(&self.clock);
+            let mut outcome = Ok(());
+            for line in &batch {
+                outcome = self.take(line, revision, &mut reports);
+                if outcome.is_err() {
+                    break;
+                }
+                brought = true;
+            }
+            // What came before the error still counts.
+            reports.send(&self.sink).await?;
+            outcome?;
+        }
+        Ok(brought)
+    }
+
+    /// Takes one event of a watch.
+    fn take(
+        &mut self,
+        line: &Bytes,
+        revision: &mut Name,
+        reports: &mut Reports,
+    ) -> Result<(), Failure> {
+        let broken = |error: serde_json::Error| Failure::Other(format!("event: {error}"));
+        let event: EventKind = serde_json::from_slice(line).map_err(broken)?;
+        if event.kind == "ERROR" {
+            let status: EventObject<Status> = serde_json::from_slice(line).map_err(broken)?;
+            return Err(refusal(&status.object));
+        }
+        if event.kind == "BOOKMARK" {
+            let mark: EventObject<MetaOnly> = serde_json::from_slice(line).map_err(broken)?;
+            *revision = portolan_model::name(&mark.object.metadata.resource_version);
+            self.say_all(reports, revision, |part| Event::Alive { part });
+            return Ok(());
+        }
+        let item = match serde_json::from_slice::<EventObject<K>>(line) {
+            Ok(whole) => Read::Whole(whole.object),
+            Err(error) => {
+                let rest: EventObject<MetaOnly> = serde_json::from_slice(line).map_err(broken)?;
+                Read::Broken(rest.object.metadata, error.to_string())
+            }
+        };
+        *revision = portolan_model::name(&item.meta().resource_version);
+        match event.kind.as_str() {
+            "ADDED" | "MODIFIED" => self.change(&item, reports),
+            "DELETED" => self.delete(&item, reports),
+            other => return Err(Failure::Other(format!("unknown event {other:?}"))),
+        }
+        Ok(())
+    }
+
+    fn change(&mut self, item: &Read<K>, reports: &mut Reports) {
+        let (object, said) = self.convert(item);
+        let keys: Vec<_> = said.iter().map(|(voice, key, _)| (*voice, key.clone())).collect();
+        let before = if is_usual::<K>(&object, &keys) {
+            self.unusual.remove(&object)
+        } else {
+            self.unusual.insert(object.clone(), keys.clone())
+        };
+        let before = before.unwrap_or_else(|| vec![(Voice::Objects, K::primary(&object))]);
+        // What the object no longer says is gone; gone first, so that a claim
+        // never stands beside its own withdrawal.
+        let revision = portolan_model::name(&item.meta().resource_version);
+        for (voice, key) in before.into_iter().filter(|said| !keys.contains(said)) {
+            self.say_gone(reports, &revision, voice, key);
+        }
+        self.say(reports, item, said);
+    }
+
+    fn delete(&mut self, item: &Read<K>, reports: &mut Reports) {
+        let object = self.object_name(item.meta());
+        let keys = self.unusual.remove(&object);
+        let revision = portolan_model::name(&item.meta().resource_version);
+        for (voice, key) in keys.unwrap_or_else(|| vec![(Voice::Objects, K::primary(&object))]) {
+            self.say_gone(reports, &revision, voice, key);
+        }
+    }
+
+    fn convert(&mut self, item: &Read<K>) -> (ObjectName, Vec<Said>) {
+        let object = self.object_name(item.meta());
+        let said = match item {
+            Read::Whole(whole) => whole.convert(&self.context, &mut self.names),
+            Read::Broken(_, error) => {
+                let reason = Reason::new(Code::OBJECT_UNREADABLE, error);
+                convert::rejection(K::KIND, object.clone(), vec![reason])
+                    .into_iter()
+                    .map(|(key, fact)| (Voice::Objects, key, fact))
+                    .collect()
+            }
+        };
+        (object, said)
+    }
+
+    fn object_name(&mut self, meta: &Meta) -> ObjectName {
+        self.names.object(&meta.namespace, &meta.name)
+    }
+
+    fn speaker(&self, voice: Voice) -> Option<&Speaker> {
+        self.speakers.iter().find(|speaker| speaker.voice == voice)
+    }
+
+    fn say(&self, reports: &mut Reports, item: &Read<K>, said: Vec<Said>) {
+        let revision = portolan_model::name(&item.meta().resource_version);
+        for (voice, key, fact) in said {
+            // A voice that was not asked for has nothing to say.
+            let Some(speaker) = self.speaker(voice) else { continue };
+            let event = Event::Sighting { part: speaker.part.clone(), key, fact: Box::new(fact) };
+            reports.push(&speaker.source, &revision, event);
+        }
+    }
+
+    fn say_gone(&self, reports: &mut Reports, revision: &Name, voice: Voice, key: FactKey) {
+        let Some(speaker) = self.speaker(voice) else { return };
+        let event = Event::Gone { part: speaker.part.clone(), key };
+        reports.push(&speaker.source, revision, event);
+    }
+
+    fn say_all(&self, reports: &mut Reports, revision: &Name, event: impl Fn(Name) -> Event) {
+        for speaker in &self.speakers {
+            reports.push(&speaker.source, revision, event(speaker.part.clone()));
+        }
+    }
+
+    async fn lose(&mut self, failure: &Failure) -> Result<(), Closed> {
+        if self.lost {
+            debug!(kind = K::KIND, error = failure.text(), "still lost");
+        } else {
+            warn!(kind = K::KIND, error = failure.text(), "lost; the last good state stays");
+        }
+        self.lost = true;
+        let error = portolan_model::name(failure.text());
+        let mut reports = Reports::now(&self.clock);
+        self.say_all(&mut reports, &portolan_model::name(""), |part| Event::Lost {
+            part,
+            error: error.clone(),
+        });
+        reports.send(&self.sink).await
+    }
+
+    fn found(&mut self) {
+        if std::mem::take(&mut self.lost) {
+            info!(kind = K::KIND, "connected again");
+        }
+    }
+}
+
+impl<K: Kind> Read<K> {
+    fn meta(&self) -> &Meta {
+        match self {
+            Self::Whole(whole) => whole.meta(),
+            Self::Broken(meta, _) => meta,
+        }
+    }
+}
+
+fn is_usual<K: Kind>(object: &ObjectName, keys: &[(Voice, FactKey)]) -> bool {
+    matches!(keys, [(Voice::Objects, key)] if *key == K::primary(object))
+}
+
+/// Reads a page; where it does not parse whole, object by object.
+fn parse_page<K: Kind>(bytes: &Bytes) -> Result<(PageMeta, Vec<Read<K>>), String> {
+    let broken = match serde_json::from_slice::<Page<K>>(bytes) {
+        Ok(page) => {
+            return Ok((page.metadata, page.items.into_iter().map(Read::Whole).collect()));
+        }
+        Err(error) => error,
+    };
+    debug!(kind = K::KIND, error = %broken, "a page does not parse whole; object by object");
+    let page: Page<Value> =
+        serde_json::from_slice(bytes).map_err(|error| format!("list: {error}"))?;
+    let items = page.items.into_iter().map(|item| {
+        let meta = item.get("metadata").cloned().unwrap_or_default();
+        match serde_json::from_value(item) {
+            Ok(whole) => Read::Whole(whole),
+            Err(error) => {
+                Read::Broken(serde_json::from_value(meta).unwrap_or_default(), error.to_string())
+            }
+        }
+    });
+    Ok((page.metadata, items.collect()))
+}
