@@ -22,4 +22,5 @@ pub mod qos;
 pub mod quantity;
 pub mod tables;
 pub mod types;
+pub mod validate;
 mod value;

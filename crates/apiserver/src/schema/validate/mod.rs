@@ -1,0 +1,131 @@
+//! Whether an object may be stored: 422 with a cause per field.
+//!
+//! [`create`] looks at a new object, [`update`] at a change, [`update_status`]
+//! at a change through `/status`; all after defaults and before allocation, so
+//! nothing that allocation fills in is asked for here. An empty list means yes.
+//! Counterpart of upstream's `pkg/apis/*/validation`, whose words and field
+//! paths are used because people and programs search for them. What upstream
+//! checks and this does not yet is said at the module concerned.
+
+mod address;
+mod containers;
+mod data;
+mod endpoints;
+mod events;
+mod go;
+mod labels;
+mod meta;
+mod nodes;
+mod pods;
+mod rbac;
+mod report;
+mod services;
+mod status;
+mod syntax;
+mod volumes;
+mod workloads;
+
+#[cfg(test)]
+mod tests;
+
+use serde_json::Value;
+
+use self::report::Report;
+use crate::{Cause, Kind, registry::Cidr};
+
+/// What validation needs to know of the cluster.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Context<'a> {
+    /// Ranges whose addresses may be endpoints although they are loopback addresses: the one
+    /// deliberate difference from upstream.
+    pub pod_cidrs: &'a [Cidr],
+}
+
+/// What is wrong with a new object.
+pub fn create(kind: &Kind, object: &Value, context: &Context<'_>) -> Vec<Cause> {
+    let mut report = Report::default();
+    meta::create(&mut report, kind, object);
+    body(&mut report, kind, None, object, context);
+    match (kind.group, kind.plural) {
+        ("apps", "controllerrevisions") => workloads::controller_revision(&mut report, object),
+        ("apps", "statefulsets") => workloads::stateful_set_names(&mut report, object),
+        ("", "nodes") => status::node(&mut report, object),
+        _ => {}
+    }
+    report.into_causes()
+}
+
+/// What is wrong with a changed object.
+pub fn update(kind: &Kind, old: &Value, new: &Value, context: &Context<'_>) -> Vec<Cause> {
+    let mut report = Report::default();
+    meta::update(&mut report, kind, new);
+    match (kind.group, kind.plural) {
+        ("", "pods") => pods::change(&mut report, old, new),
+        ("", "services") => services::change(&mut report, old, new),
+        ("", "configmaps") => data::config_map_change(&mut report, old, new),
+        ("", "secrets") => data::secret_change(&mut report, old, new),
+        ("", "nodes") => nodes::change(&mut report, old, new),
+        ("discovery.k8s.io", "endpointslices") => endpoints::slice_change(&mut report, old, new),
+        ("apps", _) => workloads::change(&mut report, kind, old, new),
+        ("rbac.authorization.k8s.io", "rolebindings" | "clusterrolebindings") => {
+            rbac::binding_change(&mut report, old, new);
+        }
+        ("networking.k8s.io", "ipaddresses") => address::ip_address_change(&mut report, old, new),
+        ("networking.k8s.io", "servicecidrs") => {
+            return address::service_cidr_change(report, old, new).into_causes();
+        }
+        _ => {}
+    }
+    body(&mut report, kind, Some(old), new, context);
+    report.into_causes()
+}
+
+/// What is wrong with an object changed through `/status`.
+pub fn update_status(kind: &Kind, old: &Value, new: &Value, _: &Context<'_>) -> Vec<Cause> {
+    let mut report = Report::default();
+    meta::update(&mut report, kind, new);
+    match (kind.group, kind.plural) {
+        ("", "pods") => status::pod(&mut report, old, new),
+        ("", "nodes") => status::node(&mut report, new),
+        ("", "namespaces") => status::namespace(&mut report, new),
+        ("", "services") => status::service(&mut report, new),
+        ("apps", _) => status::workload(&mut report, kind, new),
+        _ => {}
+    }
+    report.into_causes()
+}
+
+/// Rules that hold for every state of an object.
+fn body(
+    report: &mut Report,
+    kind: &Kind,
+    old: Option<&Value>,
+    object: &Value,
+    context: &Context<'_>,
+) {
+    match (kind.group, kind.plural) {
+        ("", "pods") => pods::pod(report, object),
+        ("", "services") => services::service(report, object),
+        ("", "endpoints") => endpoints::endpoints(report, old, object, context),
+        ("discovery.k8s.io", "endpointslices") => endpoints::slice(report, old, object, context),
+        ("", "namespaces") => meta::namespace_finalizers(report, object),
+        ("", "nodes") => nodes::node(report, object),
+        ("", "configmaps") => data::config_map(report, object),
+        ("", "secrets") => data::secret(report, object),
+        ("", "events") => events::event(report, object),
+        ("apps", "deployments") => workloads::deployment(report, object),
+        ("apps", "replicasets") => workloads::replica_set(report, object),
+        ("apps", "statefulsets") => workloads::stateful_set(report, object),
+        ("apps", "daemonsets") => workloads::daemon_set(report, object),
+        ("coordination.k8s.io", "leases") => events::lease(report, object),
+        ("networking.k8s.io", "servicecidrs") => address::service_cidr(report, object),
+        ("networking.k8s.io", "ipaddresses") => address::ip_address(report, object),
+        ("rbac.authorization.k8s.io", "roles") => rbac::role(report, object, true),
+        ("rbac.authorization.k8s.io", "clusterroles") => rbac::role(report, object, false),
+        ("rbac.authorization.k8s.io", "rolebindings") => rbac::binding(report, object, true),
+        ("rbac.authorization.k8s.io", "clusterrolebindings") => {
+            rbac::binding(report, object, false);
+        }
+        _ => {}
+    }
+}
