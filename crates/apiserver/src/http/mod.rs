@@ -52,6 +52,9 @@ use crate::{
 pub const KUBERNETES_VERSION: &str = "v1.33.4+portolan";
 /// Watches at a time. Each holds a task and a socket, no queue.
 const WATCHES_MAX: usize = 10_000;
+/// Requests that are worked on at a time, streams aside; more wait for their turn. The sum of the
+/// real server's `--max-requests-inflight` and `--max-mutating-requests-inflight`.
+const REQUESTS_MAX: usize = 600;
 /// Time for everything that is no stream; the real server's `--request-timeout`.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -60,6 +63,7 @@ pub(crate) struct Service {
     pub(crate) registry: Registry,
     pub(crate) authenticator: Authenticator,
     pub(crate) watches: Arc<Semaphore>,
+    requests: Semaphore,
     pub(crate) shutdown: Shutdown,
 }
 
@@ -69,6 +73,7 @@ impl Service {
             authenticator: Authenticator::new(registry.clone(), admin_token),
             registry,
             watches: Arc::new(Semaphore::new(WATCHES_MAX)),
+            requests: Semaphore::new(REQUESTS_MAX),
             shutdown,
         }
     }
@@ -109,6 +114,11 @@ impl Service {
             Route::Version => return Ok(respond::json(200, &version())),
             _ => {}
         }
+        let _turn = self
+            .requests
+            .acquire()
+            .await
+            .map_err(|_| Status::unavailable("the API server is shutting down"))?;
         let caller = self.authenticator.caller(headers)?;
         let caller = self.authenticator.impersonated(caller, headers)?;
         let query = Query::parse(uri.query().unwrap_or_default())?;

@@ -36,8 +36,15 @@ use crate::{
 
 /// Connections at a time; more are closed at once.
 const CONNECTIONS_MAX: usize = 12_000;
-/// Time for a TLS handshake, and for the head of a request to arrive.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time for a TLS handshake.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time for the head of a request to arrive, idling between two requests included (Go's
+/// `IdleTimeout` in the real server).
+const HEAD_TIMEOUT: Duration = Duration::from_secs(90);
+/// An HTTP/2 connection on which nothing moves is asked whether it still lives after this time,
+/// and closed when it does not say so (client-go's read idle and ping timeouts).
+const PING_EVERY: Duration = Duration::from_secs(30);
+const PING_TIMEOUT: Duration = Duration::from_secs(15);
 /// Requests at a time on one HTTP/2 connection (apiserver `--http2-max-streams-per-connection`,
 /// Go's default).
 const STREAMS_MAX: u32 = 250;
@@ -283,7 +290,7 @@ async fn connection(
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "no TCP_NODELAY");
     }
-    let stream = match tokio::time::timeout(HEAD_TIMEOUT, acceptor.accept(stream)).await {
+    let stream = match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => return tracing::debug!(%error, "TLS handshake failed"),
         Err(_) => return tracing::debug!("TLS handshake took too long"),
@@ -300,6 +307,8 @@ async fn connection(
         .max_buf_size(HEAD_BYTES_MAX)
         .http2()
         .timer(TokioTimer::new())
+        .keep_alive_interval(Some(PING_EVERY))
+        .keep_alive_timeout(PING_TIMEOUT)
         .max_concurrent_streams(STREAMS_MAX)
         .max_header_list_size(u32::try_from(HEAD_BYTES_MAX).unwrap_or(u32::MAX));
     let serving = builder.serve_connection(TokioIo::new(stream), handler);

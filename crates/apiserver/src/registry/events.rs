@@ -61,3 +61,47 @@ fn last_seen(event: &Value) -> u64 {
         .max()
         .unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use portolan_runtime::ManualClock;
+    use serde_json::json;
+
+    use super::*;
+    use crate::{
+        registry::{Options, WriteOptions},
+        store::{self, Backend, Store},
+    };
+
+    #[tokio::test]
+    async fn events_go_an_hour_after_they_were_last_seen() {
+        let clock = ManualClock::at(1_800_000_000_000);
+        let options = Options { clock: Arc::new(clock.clone()), ..Options::default() };
+        let store = Store::open(Backend::Memory, store::Options::default()).unwrap();
+        let (registry, caller) = (Registry::new(store, options), Caller::system("test"));
+        let create = async |kind, namespace, object| {
+            let options = WriteOptions::default();
+            registry.create(&caller, kind, namespace, object, &options).await.unwrap();
+        };
+        create(&kinds::NAMESPACES, "", json!({"metadata": {"name": "default"}})).await;
+        let event = |name: &str, last: &str| {
+            json!({
+                "metadata": {"name": name},
+                "involvedObject": {"kind": "Pod", "name": "p", "namespace": "default"},
+                "lastTimestamp": last,
+            })
+        };
+        create(&kinds::EVENTS, "default", event("old", "2027-01-15T08:00:00Z")).await;
+        clock.advance(1_800_000);
+        create(&kinds::EVENTS, "default", event("new", "2027-01-15T08:30:00Z")).await;
+        let left = |registry: &Registry| registry.store().count("events");
+        registry.remove_old_events().await;
+        assert_eq!(left(&registry), 2);
+        clock.advance(1_801_000);
+        registry.remove_old_events().await;
+        assert_eq!(left(&registry), 1);
+        assert!(registry.get(&kinds::EVENTS, "default", "new").is_ok());
+    }
+}

@@ -374,3 +374,31 @@ async fn writes_are_tracked_and_statuses_apart() {
     let patched = of("kubectl-patch", Some("status")).unwrap();
     assert!(patched["fieldsV1"]["f:status"]["f:replicas"].is_object());
 }
+
+#[tokio::test]
+async fn nodes_are_cordoned_and_drained() {
+    let api = Api::start().await;
+    let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n"}});
+    api.run_with("create -f -", &node.to_string()).await;
+    let pod = json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"},
+        "spec": {"nodeName": "n", "containers": [{"name": "a", "image": "b"}]},
+    });
+    api.run_with("create -f -", &pod.to_string()).await;
+    assert_eq!(api.run("cordon n").await, "node/n cordoned\n");
+    assert!(api.run("get node n").await.contains("SchedulingDisabled"));
+    assert!(api.run("drain n --force").await.contains("node/n drained"));
+    assert_eq!(api.run("get pods -o name").await, "");
+    assert_eq!(api.run("uncordon n").await, "node/n uncordoned\n");
+}
+
+#[tokio::test]
+async fn edit_sends_what_the_editor_left() {
+    let api = Api::start().await;
+    api.run("create configmap c --from-literal=a=before").await;
+    let mut command = api.kubectl(&["edit", "configmap", "c"]);
+    command.env("KUBE_EDITOR", "sed -i s/before/after/");
+    let output = command.output().await.unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(api.run("get configmap c -o jsonpath={.data.a}").await, "after");
+}

@@ -28,6 +28,7 @@ impl PodLogs for Fake {
             if container == "broken" {
                 return Err(Status::bad_request("container \"broken\" in pod is waiting to start"));
             }
+            assert_ne!(container, "panic", "a bug in one request");
             let line = format!("{} of {}\n", container, pod["metadata"]["name"].as_str().unwrap());
             let first = stream::iter([Ok(Bytes::from(line))]);
             Ok(if options.follow { first.chain(stream::pending()).boxed() } else { first.boxed() })
@@ -38,7 +39,7 @@ impl PodLogs for Fake {
 #[tokio::test]
 async fn logs_of_a_container() {
     let api = Api::start().await;
-    let containers = json!([{"name": "main", "image": "a"}, {"name": "broken", "image": "a"}]);
+    let containers = json!([{"name": "main", "image": "a"}, {"name": "broken", "image": "a"}, {"name": "panic", "image": "a"}]);
     let pod = json!({"metadata": {"name": "p"}, "spec": {"containers": containers}});
     api.create(&kinds::PODS, "default", pod).await.unwrap();
     let one = json!({"metadata": {"name": "q"}, "spec": {"containers": [{"name": "only", "image": "a"}]}});
@@ -61,6 +62,8 @@ async fn logs_of_a_container() {
     assert!(refused.contains("waiting to start"), "{refused}");
     let refused = api.refuse("logs p -c nobody", "").await;
     assert!(refused.contains("container nobody is not valid for pod p"), "{refused}");
+    let refused = api.refuse("logs p -c panic", "").await;
+    assert!(refused.contains("caused apiserver to panic"), "{refused}");
     let mut followed = Lines::of(api.kubectl(&["logs", "-f", "q"]));
     assert_eq!(followed.find("only").await, "only of q");
 }
