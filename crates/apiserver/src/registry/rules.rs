@@ -7,7 +7,10 @@
 use serde_json::{Map, Value, json};
 
 use super::{FieldValidation, Registry, Subresource, object};
-use crate::{Cause, Kind, Status, kinds, schema};
+use crate::{
+    Cause, Kind, Status, kinds,
+    schema::{self, validate},
+};
 
 /// Namespaces that cannot be deleted (apiserver `admission/plugin/namespace/lifecycle`).
 const IMMORTAL_NAMESPACES: [&str; 3] = ["default", "kube-system", "kube-public"];
@@ -252,10 +255,13 @@ pub(crate) fn is_kept(kind: &Kind, object: &Value) -> bool {
 }
 
 impl Registry {
+    fn validation(&self) -> validate::Context<'_> {
+        validate::Context { pod_cidrs: &self.options().pod_cidrs }
+    }
+
     /// What is wrong with a new object.
     pub(crate) fn validate_create(&self, kind: &Kind, new: &Value) -> Vec<Cause> {
-        let _ = (kind, new);
-        Vec::new()
+        validate::create(kind, new, &self.validation())
     }
 
     /// What is wrong with a change through a door.
@@ -266,7 +272,13 @@ impl Registry {
         old: &Value,
         new: &Value,
     ) -> Vec<Cause> {
-        let _ = (kind, part, old, new);
-        Vec::new()
+        match part {
+            Some(Subresource::Status) => {
+                validate::update_status(kind, old, new, &self.validation())
+            }
+            // Only the Namespace's finalizers change here.
+            Some(Subresource::Finalize) => Vec::new(),
+            _ => validate::update(kind, old, new, &self.validation()),
+        }
     }
 }

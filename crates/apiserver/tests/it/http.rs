@@ -41,6 +41,7 @@ async fn every_refusal_is_a_status() {
             "BadRequest",
         ),
         (Method::POST, CONFIG_MAPS, Some(r#"{"metadata":{"name":"there"}}"#), 409, "AlreadyExists"),
+        (Method::POST, CONFIG_MAPS, Some(r#"{"metadata":{"name":"Not A Name"}}"#), 422, "Invalid"),
         (Method::POST, CONFIG_MAPS, Some(r#"{"metadata":{"name":7}}"#), 400, "BadRequest"),
         (
             Method::POST,
@@ -414,4 +415,31 @@ async fn eviction_and_binding() {
         json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "p"}});
     assert_eq!(api.ask(Method::POST, &format!("{path}/eviction"), Some(eviction)).await.0, 201);
     assert_eq!(api.get(path).await.0, 404);
+}
+
+#[tokio::test]
+async fn endpoints_are_deprecated_and_served() {
+    let api = Api::start().await;
+    let path = "/api/v1/namespaces/default/endpoints";
+    let response = api.request(Method::GET, path).send().await.unwrap();
+    assert_eq!(response.status().as_u16(), 200);
+    let warning = response.headers()["warning"].to_str().unwrap();
+    assert!(warning.starts_with("299 - \"v1 Endpoints is deprecated"), "{warning}");
+}
+
+#[tokio::test]
+async fn invalid_objects_name_every_field() {
+    let api = Api::start().await;
+    let wrong = json!({
+        "metadata": {"name": "web"},
+        "spec": {"ports": [{"port": 99999}], "type": "Nonsense", "selector": {"a": "b"}},
+    });
+    let path = "/api/v1/namespaces/default/services";
+    let (code, status) = api.ask(Method::POST, path, Some(wrong)).await;
+    assert_eq!(code, 422, "{status}");
+    let causes = status["details"]["causes"].as_array().unwrap();
+    let fields: Vec<_> = causes.iter().map(|c| c["field"].as_str().unwrap()).collect();
+    assert!(fields.contains(&"spec.ports[0].port") && fields.contains(&"spec.type"), "{fields:?}");
+    assert_eq!(api.running.registry.allocators().held(), (0, 0));
+    assert_eq!(api.get(&format!("{path}/web")).await.0, 404);
 }
