@@ -160,7 +160,7 @@ async fn start(
         synced(shared).await;
         if up.demo {
             let client = kubernetes::connect(Some(&kubeconfig)).await?;
-            apply::create_all(&client, portolan_demo::MANIFESTS).await.context("the demo")?;
+            apply::create_all(&client, include_str!("../../../examples/demo.yaml")).await.context("the demo")?;
         }
     }
     data_dir.publish(&addresses)?;
@@ -189,7 +189,7 @@ async fn start_faces(wanted: &Wanted, shared: &Shared, addresses: &mut Addresses
     }
     if wanted.has(Part::Proxy) {
         let config = portolan_proxy::Config {
-            node: Some(portolan_model::name(portolan_cluster::fixed::RUNNER_NODE)),
+            node: Some(portolan_model::name(portolan_cluster::kubelet::NODE_NAME_DEFAULT)),
             ..portolan_proxy::Config::default()
         };
         let proxy =
@@ -236,7 +236,7 @@ async fn start_sources(
     shared.tasks.spawn("catalog", write(catalog, batches, shared.clock.clone(), shutdown));
     kubernetes::start(config, &sink, &shared.clock, &shared.tasks);
     for config in statics {
-        file::start(config, &sink, &shared.clock, &shared.tasks);
+        file::start(config, sink.clone(), shared.clock.clone(), &shared.tasks);
     }
     Ok(())
 }
