@@ -278,6 +278,12 @@ impl Registry {
             }
             // Only the Namespace's finalizers change here.
             Some(Subresource::Finalize) => Vec::new(),
+            Some(Subresource::EphemeralContainers) => {
+                validate::update_ephemeral_containers(kind, old, new, &self.validation())
+            }
+            Some(Subresource::Resize) => {
+                validate::update_resize(kind, old, new, &self.validation())
+            }
             _ => validate::update(kind, old, new, &self.validation()),
         }
     }

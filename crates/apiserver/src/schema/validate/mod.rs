@@ -95,6 +95,29 @@ pub fn update_status(kind: &Kind, old: &Value, new: &Value, _: &Context<'_>) -> 
     report.into_causes()
 }
 
+/// What is wrong with a Pod changed through `/ephemeralcontainers`.
+pub fn update_ephemeral_containers(
+    kind: &Kind,
+    old: &Value,
+    new: &Value,
+    context: &Context<'_>,
+) -> Vec<Cause> {
+    let mut report = Report::default();
+    pods::ephemeral_change(&mut report, old, new);
+    meta::update(&mut report, kind, new);
+    body(&mut report, kind, Some(old), new, context);
+    report.into_causes()
+}
+
+/// What is wrong with a Pod changed through `/resize`, where nothing but resources can change.
+pub fn update_resize(kind: &Kind, old: &Value, new: &Value, context: &Context<'_>) -> Vec<Cause> {
+    let mut report = Report::default();
+    meta::update(&mut report, kind, new);
+    pods::resize(&mut report, old, new);
+    body(&mut report, kind, Some(old), new, context);
+    report.into_causes()
+}
+
 /// Rules that hold for every state of an object.
 fn body(
     report: &mut Report,

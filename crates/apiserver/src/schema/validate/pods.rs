@@ -4,10 +4,10 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{address, containers, labels, report::Report, syntax, volumes};
+use super::{address, containers, go, labels, report::Report, syntax, volumes};
 use crate::{
     Cause,
-    schema::value::{at, flag, int, list, text},
+    schema::value::{self, at, flag, int, list, text},
 };
 
 const RESTART_POLICIES: [&str; 3] = ["Always", "OnFailure", "Never"];
@@ -128,7 +128,7 @@ fn dns(report: &mut Report, base: &str, spec: &Value) {
     }
     if servers.len() > NAMESERVERS_MAX {
         let detail = format!("must not have more than {NAMESERVERS_MAX} nameservers");
-        report.invalid_shown(format!("{field}.nameservers"), &super::go::strings(servers), &detail);
+        report.invalid_shown(format!("{field}.nameservers"), &go::strings(servers), &detail);
     }
     for (index, server) in servers.iter().enumerate() {
         let server = server.as_str().unwrap_or_default();
@@ -137,7 +137,7 @@ fn dns(report: &mut Report, base: &str, spec: &Value) {
     let searches = list(spec, &["dnsConfig", "searches"]);
     if searches.len() > SEARCHES_MAX {
         let detail = format!("must not have more than {SEARCHES_MAX} search paths");
-        report.invalid_shown(format!("{field}.searches"), &super::go::strings(searches), &detail);
+        report.invalid_shown(format!("{field}.searches"), &go::strings(searches), &detail);
     }
     for (index, option) in list(spec, &["dnsConfig", "options"]).iter().enumerate() {
         if text(option, &["name"]).is_empty() {
@@ -231,6 +231,39 @@ pub(super) fn change(report: &mut Report, old: &Value, new: &Value) {
     }
 }
 
+/// Debug containers come and stay as they came.
+pub(super) fn ephemeral_change(report: &mut Report, old: &Value, new: &Value) {
+    let path = ["spec", "ephemeralContainers"];
+    for before in list(old, &path) {
+        let name = text(before, &["name"]);
+        let what = match list(new, &path).iter().find(|after| text(after, &["name"]) == name) {
+            None => "removed",
+            Some(after) if first_difference("", before, after).is_some() => "changed",
+            Some(_) => continue,
+        };
+        let detail = format!("existing ephemeral containers {name:?} may not be {what}");
+        report.forbidden("spec.ephemeralContainers", &detail);
+    }
+}
+
+/// Of the containers only what they ask for may change here.
+pub(super) fn resize(report: &mut Report, old: &Value, new: &Value) {
+    let rest = |pod: &Value| {
+        let mut spec = pod.get("spec").cloned().unwrap_or_default();
+        if let Some(map) = spec.as_object_mut() {
+            for key in ["containers", "initContainers"] {
+                for container in value::items(map, key) {
+                    container.shift_remove("resources");
+                }
+            }
+        }
+        spec
+    };
+    if first_difference("spec", &rest(old), &rest(new)).is_some() {
+        report.forbidden("spec", "only cpu and memory resources are mutable");
+    }
+}
+
 fn deadline(report: &mut Report, before: &Value, after: &Value) {
     const FIELD: &str = "spec.activeDeadlineSeconds";
     match (int(before, &["activeDeadlineSeconds"]), int(after, &["activeDeadlineSeconds"])) {
@@ -271,9 +304,9 @@ fn without_relaxed(before: &Value, after: &Value) -> Value {
             at(before, &["nodeSelector", key]).is_none_or(|old| old == value)
         };
         let kept = |key: &String| at(&after, &["nodeSelector", key]).is_some();
-        let only_additions = super::super::value::entries(&after, &["nodeSelector"])
+        let only_additions = value::entries(&after, &["nodeSelector"])
             .all(|(key, value)| added(key, value))
-            && super::super::value::entries(before, &["nodeSelector"]).all(|(key, _)| kept(key));
+            && value::entries(before, &["nodeSelector"]).all(|(key, _)| kept(key));
         if only_additions {
             after["nodeSelector"] = before.get("nodeSelector").cloned().unwrap_or_default();
         }
@@ -289,7 +322,7 @@ fn frozen(spec: &Value) -> Value {
             map.shift_remove(key);
         }
         for key in ["containers", "initContainers"] {
-            for container in super::super::value::items(map, key) {
+            for container in value::items(map, key) {
                 container.shift_remove("image");
             }
         }
@@ -323,6 +356,6 @@ fn is_nothing(value: &Value) -> bool {
         Value::Null => true,
         Value::Array(items) => items.is_empty(),
         Value::Object(map) => map.is_empty(),
-        _ => super::super::value::is_zero(value),
+        _ => value::is_zero(value),
     }
 }

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::{changed, created, good_deployment, good_pod, named, refused, status_changed, with};
 use crate::{
     kinds::{DAEMON_SETS, DEPLOYMENTS, PODS, STATEFUL_SETS},
-    schema::defaults,
+    schema::{defaults, validate::update_ephemeral_containers},
 };
 
 /// The good Pod with its only container changed.
@@ -248,7 +248,8 @@ fn pod_changes() {
             "tolerations": [{"key": "a", "operator": "Exists", "effect": "NoExecute",
                 "tolerationSeconds": 300}]}}),
     );
-    let both = json!([{"name": "a", "image": "a"}, {"name": "b", "image": "b"}]);
+    let one = &good_pod()["spec"]["containers"][0];
+    let both = json!([one, with(one, &json!({"name": "b"}))]);
     let table: &[(Value, &[&str])] = &[
         (json!({"metadata": {"labels": {"a": "b"}}}), &[]),
         (json!({"spec": container(&json!({"image": "b:2"}))}), &[]),
@@ -393,4 +394,39 @@ fn workload_changes() {
            'persistentVolumeClaimRetentionPolicy' and 'minReadySeconds' are forbidden"],
     );
     created(&DAEMON_SETS, &named(&DAEMON_SETS, with(&body, &strip)), &[]);
+}
+
+#[test]
+fn ephemeral_containers_are_only_added() {
+    let debug = |name: &str, image: &str| {
+        let mut pod = with(
+            &good_pod(),
+            &json!({"spec": {"ephemeralContainers": [{"name": name, "image": image}]}}),
+        );
+        defaults::apply(&PODS, &mut pod);
+        pod
+    };
+    for (old, new, expected) in [
+        (good_pod(), debug("d", "a"), &[][..]),
+        (
+            good_pod(),
+            debug("a", "a"),
+            &["spec.ephemeralContainers[0].name: Duplicate value: \"a\""],
+        ),
+        (
+            debug("d", "a"),
+            good_pod(),
+            &["spec.ephemeralContainers: Forbidden: existing ephemeral containers \"d\" may not \
+               be removed"],
+        ),
+        (
+            debug("d", "a:1"),
+            debug("d", "b:1"),
+            &["spec.ephemeralContainers: Forbidden: existing ephemeral containers \"d\" may not \
+               be changed"],
+        ),
+    ] {
+        let causes = update_ephemeral_containers(&PODS, &old, &new, &super::Context::default());
+        assert_eq!(super::told(&causes), expected, "{new}");
+    }
 }
