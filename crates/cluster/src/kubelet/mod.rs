@@ -135,8 +135,6 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Where containers without a `workingDir` run.
     pub working_dir: PathBuf,
-    /// Where the API is.
-    pub api: ApiDoor,
     /// How the shim is started.
     pub shim: Shim,
     /// What the command word `portolan` stands for.
@@ -149,7 +147,7 @@ pub struct Config {
 
 impl Config {
     /// Defaults, with the running executable as shim and as `portolan`.
-    pub fn new(data_dir: PathBuf, pod_cidrs: Vec<Cidr>, api: ApiDoor) -> Config {
+    pub fn new(data_dir: PathBuf, pod_cidrs: Vec<Cidr>) -> Config {
         Config {
             node_name: NODE_NAME_DEFAULT.to_owned(),
             zone: None,
@@ -158,7 +156,6 @@ impl Config {
             pod_cidrs,
             data_dir,
             working_dir: std::env::current_dir().unwrap_or_else(|_| "/".into()),
-            api,
             shim: Shim::default(),
             executable: supervise::own_executable(),
             restart: RestartPacing::default(),
@@ -215,6 +212,7 @@ struct Entries {
 /// What all parts of the kubelet share.
 pub(crate) struct Host {
     config: Config,
+    api: ApiDoor,
     registry: Registry,
     caller: Caller,
     pods: Informer,
@@ -235,6 +233,7 @@ pub(crate) struct Host {
 /// until the tasks' shutdown. Its Pods' processes have ended when the tasks have.
 pub async fn start(
     config: Config,
+    api: ApiDoor,
     registry: &Registry,
     informers: &Informers,
     events: Recorder,
@@ -258,6 +257,7 @@ pub async fn start(
     registry.set_pod_logs(logs.clone());
     let addresses = ranges.iter().map(|range| Addresses::new(*range, rand::random())).collect();
     let host = Arc::new(Host {
+        api,
         registry: registry.clone(),
         caller,
         pods: informers.of(&kinds::PODS),
@@ -400,10 +400,10 @@ impl Host {
             fs::DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(&folder)?;
             let minted = self.registry.mint_pod_token(&pod.namespace, &pod.name, &pod.uid);
             write_private(&token, minted.as_bytes())?;
-            write_private(&ca, self.config.api.ca_pem.as_bytes())
+            write_private(&ca, self.api.ca_pem.as_bytes())
         };
         write().map_err(|error| format!("{}: {error}", folder.display()))?;
-        let api = self.config.api.address;
+        let api = self.api.address;
         let (host, port) = (api.ip().to_string(), api.port().to_string());
         let own = [
             ("PORTOLAN_API", format!("https://{api}")),
