@@ -10,7 +10,7 @@ use std::{collections::BTreeMap, fs, process::Command};
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
-use crate::{cargo, must, root};
+use crate::{cargo, root};
 
 /// A figure that was measured.
 struct Figure {
@@ -19,9 +19,10 @@ struct Figure {
     unit: String,
 }
 
-/// A benchmark and how it is run.
-const BENCHMARKS: &[(&str, fn() -> Result<Vec<Figure>>)] =
-    &[("catalog", catalog), ("start", start), ("path", path)];
+/// A benchmark: its name, and how it is run.
+type Benchmark = (&'static str, fn() -> Result<Vec<Figure>>);
+
+const BENCHMARKS: &[Benchmark] = &[("catalog", catalog), ("start", start), ("path", path)];
 
 pub(crate) fn run(name: &str) -> Result<()> {
     let chosen: Vec<_> =
@@ -94,18 +95,11 @@ fn catalog() -> Result<Vec<Figure>> {
 }
 
 fn start() -> Result<Vec<Figure>> {
-    release()?;
     figures(cargo().args(["bench", "--locked", "-p", "portolan", "--bench", "start"]))
 }
 
 fn path() -> Result<Vec<Figure>> {
-    release()?;
     figures(cargo().args(["bench", "--locked", "-p", "portolan", "--bench", "path"]))
-}
-
-/// Figures of whole processes are those of the released build.
-fn release() -> Result<()> {
-    must(cargo().args(["build", "--locked", "--release", "-p", "portolan"]))
 }
 
 /// Runs a benchmark and reads its figures.

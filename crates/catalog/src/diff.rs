@@ -19,6 +19,9 @@ pub struct Change<K, V> {
     pub after: Option<Arc<V>>,
 }
 
+/// Where a service stands: its shard (origin and namespace), and its name.
+pub type ServicePlace = ((Origin, Name), Name);
+
 /// What turns one snapshot into another: `a.apply(&a.diff(&b)) == b`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Diff {
@@ -29,7 +32,7 @@ pub struct Diff {
     /// When that version was committed, in milliseconds of Unix time.
     pub at_ms: u64,
     /// Services with their endpoints.
-    pub services: Vec<Change<((Origin, Name), Name), ServiceEntry>>,
+    pub services: Vec<Change<ServicePlace, ServiceEntry>>,
     /// Pods.
     pub workloads: Vec<Change<(Name, Name), Workload>>,
     /// Namespaces.

@@ -50,7 +50,10 @@ fn cidrs(flag: &str, given: &[String], default: &[&str]) -> Result<Vec<Cidr>> {
         .iter()
         .map(|text| {
             text.parse::<Cidr>().map_err(|error| {
-                anyhow::anyhow!("{flag} {text:?}: {error}; a range looks like {}", default.join(","))
+                anyhow::anyhow!(
+                    "{flag} {text:?}: {error}; a range looks like {}",
+                    default.join(",")
+                )
             })
         })
         .collect()

@@ -126,7 +126,8 @@ async fn start(
         version: portolan_cli::VERSION.to_owned(),
         ..Addresses::default()
     };
-    start_faces(wanted, shared, &mut addresses).await?;
+    let ranges = [pod_cidrs.as_slice(), service_cidrs.as_slice()].concat();
+    start_faces(wanted, shared, &ranges, &mut addresses).await?;
     let mut environment = BTreeMap::new();
     if let Some(dns) = &addresses.dns {
         environment.insert("PORTOLAN_DNS".to_owned(), dns.clone());
@@ -160,14 +161,21 @@ async fn start(
         synced(shared).await;
         if up.demo {
             let client = kubernetes::connect(Some(&kubeconfig)).await?;
-            apply::create_all(&client, include_str!("../../../examples/demo.yaml")).await.context("the demo")?;
+            apply::create_all(&client, include_str!("../../../examples/demo.yaml"))
+                .await
+                .context("the demo")?;
         }
     }
     data_dir.publish(&addresses)?;
     Ok((running, addresses))
 }
 
-async fn start_faces(wanted: &Wanted, shared: &Shared, addresses: &mut Addresses) -> Result<()> {
+async fn start_faces(
+    wanted: &Wanted,
+    shared: &Shared,
+    ranges: &[Cidr],
+    addresses: &mut Addresses,
+) -> Result<()> {
     let Some(up) = &wanted.faces else { return Ok(()) };
     let Shared { hub, clock, metrics, readiness, problems, tasks } = shared.clone();
     if wanted.has(Part::Dns) {
@@ -176,6 +184,9 @@ async fn start_faces(wanted: &Wanted, shared: &Shared, addresses: &mut Addresses
         let mut settings = portolan_dns::Settings::default();
         if let Some(first) = settings.zones.first_mut() {
             *first = zone;
+        }
+        for range in ranges {
+            settings = settings.with_range(range.base(), range.prefix());
         }
         let config = portolan_dns::Config {
             listen: vec![up.dns_listen],

@@ -34,6 +34,8 @@ struct Found<'a> {
     rejections: Vec<&'a Arc<Rejection>>,
     /// Pods that no service lists.
     unplaced: Vec<&'a Arc<Workload>>,
+    /// Pods that a service's selector matches and that are no endpoint of it yet.
+    waiting: Vec<(&'a Arc<Workload>, &'a ServiceKey)>,
 }
 
 /// Answers `why TARGET`. `faces` narrows the last rung; empty means all.
@@ -51,10 +53,12 @@ pub fn why(
 
 impl Question<'_> {
     fn answer(&self, target: &Target) -> wire::Why {
-        let found = self.find(target);
+        let mut found = self.find(target);
+        self.add_waiting(&mut found);
         let mut ladders: Vec<wire::Ladder> =
             found.instances.iter().map(|(entry, placed)| self.ladder(entry, placed)).collect();
         ladders.extend(found.unplaced.iter().map(|pod| self.unplaced(pod)));
+        ladders.extend(found.waiting.iter().map(|(pod, service)| self.waiting(pod, service)));
         let mut reasons: Vec<wire::Reason> = found
             .services
             .iter()
@@ -190,6 +194,25 @@ impl Question<'_> {
         });
     }
 
+    /// Pods that match and are no endpoint: without an address, or ended.
+    fn add_waiting<'a>(&'a self, found: &mut Found<'a>) {
+        for entry in &found.services {
+            let service = &entry.service;
+            if service.selector.is_empty() {
+                continue;
+            }
+            let matching = self.snapshot.workloads().filter(|pod| {
+                pod.name.namespace == service.key.namespace
+                    && service.selector.iter().all(|(k, v)| pod.labels.get(k) == Some(v))
+            });
+            let absent = matching.filter(|pod| {
+                let here = |placed: &Placed| placed.endpoint.target.as_ref() == Some(&pod.name);
+                !entry.endpoints.iter().any(here)
+            });
+            found.waiting.extend(absent.map(|pod| (pod, &service.key)));
+        }
+    }
+
     fn add_pod<'a>(&'a self, found: &mut Found<'a>, pod: &ObjectName) {
         for entry in self.snapshot.services() {
             for placed in entry.endpoints.iter() {
@@ -280,6 +303,24 @@ impl Question<'_> {
                         pod.labels.iter().map(|(k, v)| format!("{k}={v}")).collect();
                     format!("labels {}", labels.join(","))
                 }
+                _ => String::new(),
+            }),
+        }
+    }
+
+    fn waiting(&self, pod: &Workload, service: &ServiceKey) -> wire::Ladder {
+        let ended = matches!(&*pod.phase, "Succeeded" | "Failed");
+        let code = if ended { Code::PHASE_ENDED } else { Code::NOT_READY };
+        let detail = match pod.not_ready.as_deref() {
+            Some((reason, message)) => format!("Phase {}; {reason}: {message}", pod.phase),
+            None => format!("Phase {}.", pod.phase),
+        };
+        let reason = Reason::new(code, detail);
+        wire::Ladder {
+            subject: format!("{} of {service}", pod.name.name),
+            address: pod.addresses.first().map(ToString::to_string).unwrap_or_default(),
+            steps: steps(Some(Stage::Ready), Some(&reason), |stage| match stage {
+                Stage::Matched => format!("selector of {service}"),
                 _ => String::new(),
             }),
         }

@@ -17,7 +17,10 @@ spec:
 ",
     );
     assert!(!ran.fine, "{ran:?}");
-    assert!(ran.err.contains("spec.ports[0].port") && ran.err.contains("between 1 and 65535"), "{ran:?}");
+    assert!(
+        ran.err.contains("spec.ports[0].port") && ran.err.contains("between 1 and 65535"),
+        "{ran:?}"
+    );
     let ran = up.kubectl_with(
         &["create", "--validate=false", "-f", "-"],
         "apiVersion: v1
@@ -68,9 +71,16 @@ spec:
         let ip = up.kubectl(&["get", "pod", "good", "-o", "jsonpath={.status.podIP}"]);
         if ip.is_empty() { Err("none".into()) } else { Ok(ip) }
     });
-    let list = format!("[{{\"k\":\"greeter:1.0.0\",\"v\":\"tri://{address}:20000?methods=hello\"}}]");
+    let list =
+        format!("[{{\"k\":\"greeter:1.0.0\",\"v\":\"tri://{address}:20000?methods=hello\"}}]");
     let encoded = base64(list.as_bytes());
-    up.kubectl(&["annotate", "pod", "good", "--overwrite", &format!("app.io/annotation={encoded}")]);
+    up.kubectl(&[
+        "annotate",
+        "pod",
+        "good",
+        "--overwrite",
+        &format!("app.io/annotation={encoded}"),
+    ]);
     eventually("the registered instance", || {
         let page = up.api("/v1/instances?origin=registry&service=greeter");
         let items = page["items"].as_array().unwrap();
@@ -81,7 +91,13 @@ spec:
     // Mending the bad one by the fix clears its reason.
     let ip = up.kubectl(&["get", "pod", "plain", "-o", "jsonpath={.status.podIP}"]);
     let list = format!("[{{\"k\":\"greeter\",\"v\":\"tri://{ip}:20000\"}}]");
-    up.kubectl(&["annotate", "pod", "plain", "--overwrite", &format!("app.io/annotation={}", base64(list.as_bytes()))]);
+    up.kubectl(&[
+        "annotate",
+        "pod",
+        "plain",
+        "--overwrite",
+        &format!("app.io/annotation={}", base64(list.as_bytes())),
+    ]);
     eventually("both instances", || {
         let page = up.api("/v1/instances?origin=registry&service=greeter");
         expect(page["items"].as_array().unwrap().len(), 2)?;
@@ -117,9 +133,12 @@ fn refused(flags: &[String], data: &std::path::Path) -> crate::harness::Ran {
 
 #[test]
 fn a_port_in_use_is_named_and_ends_with_2() {
-    for (flag, udp) in
-        [("--api-listen", false), ("--http-listen", false), ("--dns-listen", false), ("--dns-listen", true)]
-    {
+    for (flag, udp) in [
+        ("--api-listen", false),
+        ("--http-listen", false),
+        ("--dns-listen", false),
+        ("--dns-listen", true),
+    ] {
         let folder = tempfile::tempdir().unwrap();
         let (address, _tcp, _udp);
         if udp {

@@ -7,14 +7,20 @@ use crate::harness::{binary, free_port, run, up};
 fn portolan(args: &[&str]) -> crate::harness::Ran {
     let mut command = Command::new(binary());
     let folder = tempfile::tempdir().unwrap();
-    command.args(args).current_dir(folder.path()).env_remove("PORTOLAN_SERVER").env("NO_COLOR", "1");
+    command
+        .args(args)
+        .current_dir(folder.path())
+        .env_remove("PORTOLAN_SERVER")
+        .env("NO_COLOR", "1");
     run(command, None)
 }
 
 #[test]
 fn without_a_server_it_says_how_to_start_one_and_ends_with_3() {
     let server = format!("http://127.0.0.1:{}", free_port());
-    for verb in [&["get", "services"][..], &["why", "svc/x"], &["wait", "svc/x"], &["check"], &["watch"]] {
+    for verb in
+        [&["get", "services"][..], &["why", "svc/x"], &["wait", "svc/x"], &["check"], &["watch"]]
+    {
         let ran = portolan(&[verb, &["--server", &server]].concat());
         assert_eq!(ran.code, Some(3), "{verb:?}: {ran:?}");
         assert!(ran.err.contains(&server) && ran.err.contains("portolan up"), "{ran:?}");
@@ -32,7 +38,10 @@ fn words_about_itself() {
         assert!(script.fine && script.out.contains("portolan"), "{shell}");
     }
     let code = portolan(&["explain", "PTL0201"]);
-    assert!(code.fine && code.out.contains("ListensElsewhere") && code.out.contains("POD_IP"), "{code:?}");
+    assert!(
+        code.fine && code.out.contains("ListensElsewhere") && code.out.contains("POD_IP"),
+        "{code:?}"
+    );
     assert_eq!(portolan(&["explain", "PTL9999"]).code, Some(2));
     assert_eq!(portolan(&["nonsense"]).code, Some(2));
 }

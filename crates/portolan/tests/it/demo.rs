@@ -23,7 +23,15 @@ fn serving_reviews(up: &Up) -> Vec<Value> {
 fn demo() -> (Up, String) {
     let up = up(&["--demo"]);
     let address = eventually("the productpage Service", || {
-        let ran = up.try_kubectl(&["-n", "demo", "get", "svc", "productpage", "-o", "jsonpath={.spec.clusterIP}"]);
+        let ran = up.try_kubectl(&[
+            "-n",
+            "demo",
+            "get",
+            "svc",
+            "productpage",
+            "-o",
+            "jsonpath={.spec.clusterIP}",
+        ]);
         if ran.fine && !ran.out.is_empty() { Ok(ran.out) } else { Err(ran.err) }
     });
     let url = format!("http://{address}:9080/productpage");
@@ -93,9 +101,11 @@ fn listener(address: &str, port: u16) -> Option<u32> {
     let octets: std::net::Ipv4Addr = address.parse().ok()?;
     let local = format!("{:08X}:{port:04X}", u32::from_le_bytes(octets.octets()));
     let table = std::fs::read_to_string("/proc/net/tcp").ok()?;
-    let inode = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>()).find_map(|row| {
-        (row.get(1) == Some(&local.as_str()) && row.get(3) == Some(&"0A")).then(|| row[9].to_owned())
-    })?;
+    let inode =
+        table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>()).find_map(|row| {
+            (row.get(1) == Some(&local.as_str()) && row.get(3) == Some(&"0A"))
+                .then(|| row[9].to_owned())
+        })?;
     let socket = format!("socket:[{inode}]");
     for entry in std::fs::read_dir("/proc").ok()?.flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
@@ -103,7 +113,8 @@ fn listener(address: &str, port: u16) -> Option<u32> {
         };
         let Ok(files) = std::fs::read_dir(entry.path().join("fd")) else { continue };
         for file in files.flatten() {
-            if std::fs::read_link(file.path()).is_ok_and(|link| link.as_os_str() == socket.as_str()) {
+            if std::fs::read_link(file.path()).is_ok_and(|link| link.as_os_str() == socket.as_str())
+            {
                 return Some(pid);
             }
         }

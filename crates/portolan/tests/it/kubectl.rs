@@ -15,7 +15,10 @@ fn get_describe_create_edit_and_delete() {
     up.apply(WEB);
     up.kubectl(&["wait", "--for=condition=Available", "deployment/web", "--timeout=60s"]);
     let table = up.kubectl(&["get", "pods"]);
-    assert!(table.starts_with("NAME") && table.contains("1/1") && table.contains("Running"), "{table}");
+    assert!(
+        table.starts_with("NAME") && table.contains("1/1") && table.contains("Running"),
+        "{table}"
+    );
     let wide = up.kubectl(&["get", "pods", "-o", "wide", "-l", "app=web"]);
     assert!(wide.contains("NODE") && wide.contains("portolan"), "{wide}");
     assert!(up.kubectl(&["get", "pods", "-l", "app!=web"]).trim().is_empty());
@@ -35,14 +38,40 @@ fn get_describe_create_edit_and_delete() {
     up.kubectl(&["create", "serviceaccount", "robot", "-n", "shop"]);
     up.kubectl(&["create", "deployment", "front", "--image=example.com/front", "-n", "shop"]);
     up.kubectl(&["create", "service", "clusterip", "front", "--tcp=80:8080", "-n", "shop"]);
-    assert_eq!(up.kubectl(&["get", "cm", "settings", "-n", "shop", "-o", "jsonpath={.data.a}"]), "1");
-    assert_eq!(up.kubectl(&["get", "secret", "keys", "-n", "shop", "-o", "jsonpath={.data.k}"]), "dg==");
+    assert_eq!(
+        up.kubectl(&["get", "cm", "settings", "-n", "shop", "-o", "jsonpath={.data.a}"]),
+        "1"
+    );
+    assert_eq!(
+        up.kubectl(&["get", "secret", "keys", "-n", "shop", "-o", "jsonpath={.data.k}"]),
+        "dg=="
+    );
 
     up.kubectl(&["label", "service", "web", "tier=front"]);
     up.kubectl(&["annotate", "service", "web", "note=hello"]);
-    up.kubectl(&["patch", "service", "web", "-p", "{\"spec\":{\"ports\":[{\"port\":8081,\"name\":\"http\"}]}}"]);
-    up.kubectl(&["patch", "service", "web", "--type=json", "-p", "[{\"op\":\"replace\",\"path\":\"/metadata/labels/tier\",\"value\":\"back\"}]"]);
-    up.kubectl(&["patch", "service", "web", "--type=merge", "-p", "{\"metadata\":{\"annotations\":{\"note\":null}}}"]);
+    up.kubectl(&[
+        "patch",
+        "service",
+        "web",
+        "-p",
+        "{\"spec\":{\"ports\":[{\"port\":8081,\"name\":\"http\"}]}}",
+    ]);
+    up.kubectl(&[
+        "patch",
+        "service",
+        "web",
+        "--type=json",
+        "-p",
+        "[{\"op\":\"replace\",\"path\":\"/metadata/labels/tier\",\"value\":\"back\"}]",
+    ]);
+    up.kubectl(&[
+        "patch",
+        "service",
+        "web",
+        "--type=merge",
+        "-p",
+        "{\"metadata\":{\"annotations\":{\"note\":null}}}",
+    ]);
     let service = up.kubectl(&["get", "service", "web", "-o", "json"]);
     let service: serde_json::Value = serde_json::from_str(&service).unwrap();
     assert_eq!(service["metadata"]["labels"]["tier"], "back");
@@ -52,8 +81,15 @@ fn get_describe_create_edit_and_delete() {
     assert!(up.kubectl(&["get", "services", "-l", "tier in (back)"]).contains("web"));
 
     // Applying the same again changes nothing.
-    assert!(up.apply(WEB).lines().next().is_some_and(|line| line.contains("unchanged") || line.contains("configured")));
-    let version = |up: &crate::harness::Up| up.kubectl(&["get", "deployment", "web", "-o", "jsonpath={.metadata.generation}"]);
+    assert!(
+        up.apply(WEB)
+            .lines()
+            .next()
+            .is_some_and(|line| line.contains("unchanged") || line.contains("configured"))
+    );
+    let version = |up: &crate::harness::Up| {
+        up.kubectl(&["get", "deployment", "web", "-o", "jsonpath={.metadata.generation}"])
+    };
     let before = version(&up);
     up.apply(WEB);
     assert_eq!(version(&up), before);
@@ -73,11 +109,8 @@ fn get_describe_create_edit_and_delete() {
 fn watch_shows_each_change() {
     let up = up(&["--without", "proxy"]);
     up.apply(WEB);
-    let mut watch = up
-        .kubectl_command(&["get", "deployments", "-w"])
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut watch =
+        up.kubectl_command(&["get", "deployments", "-w"]).stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(watch.stdout.take().unwrap()).lines();
     let mut next = || lines.next().unwrap().unwrap();
     assert!(next().starts_with("NAME"));
@@ -101,7 +134,15 @@ fn rollouts() {
     assert!(status.contains("successfully rolled out"), "{status}");
     let history = up.kubectl(&["rollout", "history", "deployment/web"]);
     assert!(history.contains("1 ") && history.contains("2 "), "{history}");
-    let image = || up.kubectl(&["get", "deployment", "web", "-o", "jsonpath={.spec.template.spec.containers[0].image}"]);
+    let image = || {
+        up.kubectl(&[
+            "get",
+            "deployment",
+            "web",
+            "-o",
+            "jsonpath={.spec.template.spec.containers[0].image}",
+        ])
+    };
     assert_eq!(image(), "example.com/web:2.0");
     up.kubectl(&["rollout", "undo", "deployment/web"]);
     up.kubectl(&["rollout", "status", "deployment/web", "--timeout=60s"]);
@@ -110,7 +151,8 @@ fn rollouts() {
     up.kubectl(&["rollout", "pause", "deployment/web"]);
     up.kubectl(&["set", "image", "deployment/web", "web=example.com/web:3.0"]);
     let running = |image: &str| {
-        up.kubectl(&["get", "pods", "-o", "jsonpath={.items[*].spec.containers[0].image}"]).contains(image)
+        up.kubectl(&["get", "pods", "-o", "jsonpath={.items[*].spec.containers[0].image}"])
+            .contains(image)
     };
     assert!(!running("web:3.0"), "a paused rollout starts nothing");
     up.kubectl(&["rollout", "resume", "deployment/web"]);
@@ -118,7 +160,8 @@ fn rollouts() {
     assert!(running("web:3.0"));
     up.kubectl(&["rollout", "restart", "deployment/web"]);
     up.kubectl(&["rollout", "status", "deployment/web", "--timeout=60s"]);
-    let replicas = up.kubectl(&["get", "deployment", "web", "-o", "jsonpath={.status.availableReplicas}"]);
+    let replicas =
+        up.kubectl(&["get", "deployment", "web", "-o", "jsonpath={.status.availableReplicas}"]);
     assert_eq!(replicas, "2");
 }
 

@@ -26,9 +26,20 @@ fn one_that_listens_elsewhere_is_not_ready_until_it_is_mended() {
     up.apply(&service("web", 9000));
     eventually("the reason", || {
         let ran = up.try_portolan(&["why", "svc/web"]);
-        if ran.out.contains("PTL0201") && ran.out.contains("POD_IP") { Ok(()) } else { Err(format!("{ran:?}")) }
+        if ran.out.contains("PTL0201") && ran.out.contains("POD_IP") {
+            Ok(())
+        } else {
+            Err(format!("{ran:?}"))
+        }
     });
-    let ready = up.kubectl(&["get", "pods", "-l", "app=web", "-o", "jsonpath={.items[0].status.conditions[?(@.type=='Ready')].status}"]);
+    let ready = up.kubectl(&[
+        "get",
+        "pods",
+        "-l",
+        "app=web",
+        "-o",
+        "jsonpath={.items[0].status.conditions[?(@.type=='Ready')].status}",
+    ]);
     assert_eq!(ready, "False");
 
     // The fix, word for word: listen on the address in POD_IP.
@@ -50,7 +61,12 @@ fn one_that_listens_elsewhere_is_not_ready_until_it_is_mended() {
 #[test]
 fn one_that_keeps_ending_is_restarted_and_explained() {
     let up = up(&["--without", "proxy"]);
-    up.apply(&python_deployment("crash", 1, 9000, "print('dying', flush=True)\nraise SystemExit(3)"));
+    up.apply(&python_deployment(
+        "crash",
+        1,
+        9000,
+        "print('dying', flush=True)\nraise SystemExit(3)",
+    ));
     up.apply(&service("crash", 9000));
     eventually("a crash loop", || {
         let pods = up.kubectl(&["get", "pods", "-l", "app=crash"]);
@@ -60,7 +76,8 @@ fn one_that_keeps_ending_is_restarted_and_explained() {
         let ran = up.try_portolan(&["why", "svc/crash"]);
         if ran.out.contains("PTL0203") { Ok(()) } else { Err(ran.out) }
     });
-    let pod = up.kubectl(&["get", "pods", "-l", "app=crash", "-o", "jsonpath={.items[0].metadata.name}"]);
+    let pod =
+        up.kubectl(&["get", "pods", "-l", "app=crash", "-o", "jsonpath={.items[0].metadata.name}"]);
     let last = up.try_kubectl(&["logs", &pod, "--previous"]);
     assert!(last.out.contains("dying"), "{last:?}");
 }

@@ -1,7 +1,9 @@
 //! Restarts: nothing that was acknowledged is lost, and nothing outlives its
 //! owner.
 
-use crate::harness::{Up, apart, eventually, expect, is_alive, python_deployment, service, up_with};
+use crate::harness::{
+    Up, apart, eventually, expect, is_alive, python_deployment, service, up_with,
+};
 
 fn pid_of_first_process(up: &Up) -> u32 {
     eventually("the process's first log line", || {
@@ -29,7 +31,10 @@ fn objects_and_addresses_survive_a_kill_and_processes_do_not() {
 
     let up = up_with(folder, &flags, &[]);
     assert_eq!(up.cluster_ip("default", "sleeper"), address);
-    assert_eq!(up.kubectl(&["get", "deployment", "sleeper", "-o", "jsonpath={.metadata.uid}"]), uid);
+    assert_eq!(
+        up.kubectl(&["get", "deployment", "sleeper", "-o", "jsonpath={.metadata.uid}"]),
+        uid
+    );
     let again = eventually("the process again", || {
         let pid = pid_of_first_process(&up);
         if is_alive(pid) { Ok(pid) } else { Err("dead".into()) }

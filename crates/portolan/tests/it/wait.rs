@@ -2,7 +2,7 @@
 
 use std::{thread, time::Duration};
 
-use crate::harness::{up, eventually};
+use crate::harness::{eventually, up};
 
 const WEB: &str = include_str!("../../../../examples/web.yaml");
 
@@ -60,7 +60,14 @@ fn the_stream_tells_each_change_once_and_resumes() {
     up.apply(WEB);
     up.portolan(&["wait", "svc/web"]);
     let mut command = std::process::Command::new("curl");
-    command.args(["-sN", "--max-time", "5", "--noproxy", "*", &format!("{}/v1/watch?service=default/web", up.http())]);
+    command.args([
+        "-sN",
+        "--max-time",
+        "5",
+        "--noproxy",
+        "*",
+        &format!("{}/v1/watch?service=default/web", up.http()),
+    ]);
     let follower = thread::spawn(move || command.output().unwrap().stdout);
     thread::sleep(Duration::from_millis(500));
     up.kubectl(&["label", "service", "web", "tier=front"]);
@@ -72,9 +79,13 @@ fn the_stream_tells_each_change_once_and_resumes() {
     assert!(text.matches("event: upsert").count() >= 2, "the state, then the change: {text}");
 
     // Resuming from the last id: nothing is sent again.
-    let resumed = up.curl_for(1, &format!("{}/v1/watch?service=default/web&version={}", up.http(), ids.last().unwrap()));
+    let resumed = up.curl_for(
+        1,
+        &format!("{}/v1/watch?service=default/web&version={}", up.http(), ids.last().unwrap()),
+    );
     assert!(!resumed.contains("event: reset"), "{resumed}");
     // A version of another life: everything anew.
-    let foreign = up.curl_for(1, &format!("{}/v1/watch?service=default/web&version=zzzz-1", up.http()));
+    let foreign =
+        up.curl_for(1, &format!("{}/v1/watch?service=default/web&version=zzzz-1", up.http()));
     assert!(foreign.contains("event: reset"), "{foreign}");
 }

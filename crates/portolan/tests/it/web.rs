@@ -28,17 +28,39 @@ fn two_replicas_have_endpoints_a_name_and_a_virtual_ip_that_rotates() {
     });
     up.portolan(&["wait", "svc/web"]);
 
-    let endpoints = up.kubectl(&["get", "endpointslices", "-l", "kubernetes.io/service-name=web", "-o", "jsonpath={.items[*].endpoints[*].addresses[0]}"]);
+    let endpoints = up.kubectl(&[
+        "get",
+        "endpointslices",
+        "-l",
+        "kubernetes.io/service-name=web",
+        "-o",
+        "jsonpath={.items[*].endpoints[*].addresses[0]}",
+    ]);
     assert_eq!(endpoints.split_whitespace().count(), 2, "{endpoints}");
-    let endpoints = up.kubectl(&["get", "endpoints", "web", "-o", "jsonpath={.subsets[*].addresses[*].ip}"]);
+    let endpoints =
+        up.kubectl(&["get", "endpoints", "web", "-o", "jsonpath={.subsets[*].addresses[*].ip}"]);
     assert_eq!(endpoints.split_whitespace().count(), 2, "{endpoints}");
 
     // The name resolves to the virtual IP, by dig and by portolan dig alike.
     let address = up.cluster_ip("default", "web");
     assert_eq!(up.dig("web.default.svc.cluster.local", "A"), [address.as_str()]);
-    let ours = up.portolan(&["dig", "web.default.svc.cluster.local", "--short", "--dns", up.addresses.dns.as_deref().unwrap()]);
+    let ours = up.portolan(&[
+        "dig",
+        "web.default.svc.cluster.local",
+        "--short",
+        "--dns",
+        up.addresses.dns.as_deref().unwrap(),
+    ]);
     assert_eq!(ours.trim(), address);
-    let expanded = up.portolan(&["dig", "web", "--from", "default", "--short", "--dns", up.addresses.dns.as_deref().unwrap()]);
+    let expanded = up.portolan(&[
+        "dig",
+        "web",
+        "--from",
+        "default",
+        "--short",
+        "--dns",
+        up.addresses.dns.as_deref().unwrap(),
+    ]);
     assert_eq!(expanded.trim(), address);
 
     // Every fresh connection to the virtual IP may take another Pod: over some
@@ -52,7 +74,12 @@ fn two_replicas_have_endpoints_a_name_and_a_virtual_ip_that_rotates() {
     assert!(answers.values().all(|count| *count == 5), "round robin: {answers:?}");
 
     // The Pods say that they only pretend.
-    let hollow = up.kubectl(&["get", "pods", "-o", "jsonpath={.items[*].metadata.annotations.portolan\\.dev/hollow}"]);
+    let hollow = up.kubectl(&[
+        "get",
+        "pods",
+        "-o",
+        "jsonpath={.items[*].metadata.annotations.portolan\\.dev/hollow}",
+    ]);
     assert_eq!(hollow.trim(), "true true");
     assert!(up.portolan(&["get", "instances", "web"]).contains("(hollow)"));
 }
@@ -116,10 +143,7 @@ spec:
     let srv = up.dig("_http._tcp.headless.default.svc.cluster.local", "SRV");
     assert_eq!(srv.len(), 2, "{srv:?}");
     assert!(srv.iter().all(|line| line.contains(" 8081 ")), "{srv:?}");
-    assert_eq!(
-        up.dig("alias.default.svc.cluster.local", "CNAME"),
-        ["example.com."]
-    );
+    assert_eq!(up.dig("alias.default.svc.cluster.local", "CNAME"), ["example.com."]);
     let address = up.cluster_ip("default", "front");
     let reverse = up.dig_full(&["-x", &address, "+short"]);
     assert_eq!(reverse.trim(), "front.default.svc.cluster.local.");
