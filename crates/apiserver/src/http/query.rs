@@ -96,4 +96,13 @@ mod tests {
         assert!(Query::parse(&"x".repeat(QUERY_BYTES_MAX + 1)).is_err());
         assert_eq!(percent_decode("%zz%4").as_deref(), Some("%zz%4"));
     }
+
+    proptest::proptest! {
+        #[test]
+        fn any_query_is_read_or_refused(text in "[a-z%0-9A-F&=+é]{0,40}") {
+            if let Ok(query) = Query::parse(&text) {
+                drop(query.number("a"));
+            }
+        }
+    }
 }

@@ -195,4 +195,16 @@ mod tests {
             Route::Virtual { kind, .. } if kind.kind == "TokenReview"
         ));
     }
+
+    proptest::proptest! {
+        /// No path names something outside of the segments that it has.
+        #[test]
+        fn any_path_is_read_or_unknown(path in "(/(api|apis|v1|apps|namespaces|pods|watch|a|%2f|%2e%2e|\\.\\.||.{0,4})){0,8}") {
+            if let Route::Resource(target) = parse(&path) {
+                for part in [target.namespace(), &target.name, &target.subresource] {
+                    proptest::prop_assert!(!part.contains('/') && part != ".." && part != ".");
+                }
+            }
+        }
+    }
 }

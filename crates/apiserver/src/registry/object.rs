@@ -303,4 +303,17 @@ mod tests {
         assert_eq!(new_uid().len(), 36);
         assert_ne!(new_uid(), new_uid());
     }
+
+    proptest::proptest! {
+        #[test]
+        fn any_time_round_trips(seconds in 0_u64..253_402_300_800, wild in ".{0,30}") {
+            proptest::prop_assert_eq!(parse_timestamp(&timestamp(seconds)), Some(seconds));
+            drop(parse_timestamp(&wild));
+        }
+
+        #[test]
+        fn any_name_generates_a_name(base in ".{0,80}") {
+            proptest::prop_assert!(generate_name(&base).len() <= NAME_MAX);
+        }
+    }
 }

@@ -433,4 +433,18 @@ mod tests {
         assert!(FieldSelector::parse("nonsense").is_err());
         assert!(FieldSelector::parse("").unwrap().terms().is_empty());
     }
+
+    proptest::proptest! {
+        /// Whatever a client sends is read or refused; what is read writes and reads the same.
+        #[test]
+        fn any_text_is_read_or_refused(text in "[a-z!=,() ./<>0-9\\\\-]{0,24}", wild in ".{0,24}") {
+            for text in [text, wild] {
+                if let Ok(selector) = LabelSelector::parse(&text) {
+                    let again = LabelSelector::parse(&selector.to_string()).unwrap();
+                    proptest::prop_assert_eq!(again, selector);
+                }
+                drop(FieldSelector::parse(&text));
+            }
+        }
+    }
 }

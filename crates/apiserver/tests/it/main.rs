@@ -1,6 +1,7 @@
 //! The embedded API from outside, one module per room.
 #![allow(clippy::unwrap_used, reason = "a test may panic, and its helpers are part of it")]
 
+mod allocation;
 mod http;
 mod kubectl;
 mod logs;
