@@ -2,4 +2,5 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic, and its helpers are part of it")]
 
 mod controllers;
+mod kubelet;
 mod support;
