@@ -12,6 +12,7 @@ mod action;
 #[cfg(test)]
 mod cases;
 mod claim;
+mod daemonset;
 mod deployment;
 mod endpoints;
 mod endpointslice;
@@ -21,8 +22,10 @@ mod mirroring;
 mod namespace;
 mod podset;
 mod replicaset;
+mod revisions;
 pub(crate) mod runner;
 mod scheduler;
+mod statefulset;
 
 use portolan_apiserver::Registry;
 use portolan_runtime::Tasks;
@@ -48,6 +51,10 @@ pub fn start(
     runner::run(tasks, name, WORKERS, deployment::Deployments::start(hands(name), informers));
     let name = "replicaset-controller";
     runner::run(tasks, name, WORKERS, replicaset::ReplicaSets::start(hands(name), informers));
+    let name = "statefulset-controller";
+    runner::run(tasks, name, WORKERS, statefulset::StatefulSets::start(hands(name), informers));
+    let name = "daemonset-controller";
+    runner::run(tasks, name, WORKERS, daemonset::DaemonSets::start(hands(name), informers));
     let name = "default-scheduler";
     runner::run(tasks, name, WORKERS, scheduler::Scheduler::start(hands(name), informers));
     let name = "endpointslice-controller";

@@ -32,9 +32,9 @@ const SCHEDULER: &str = "default-scheduler";
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Refusal {
     NotRun,
-    Unschedulable,
     Affinity,
     Taint,
+    Unschedulable,
     NotReady,
 }
 
@@ -88,17 +88,31 @@ fn choose<'n>(
 fn refusal(pod: &Value, node: &Value) -> Option<Refusal> {
     let not_ready = object::condition(node, "Ready")
         .is_some_and(|condition| object::text(condition, "/status") != "True");
+    // What lasts comes before what passes.
     if object::label(node, RUNNER_LABEL) != Some("true") {
         Some(Refusal::NotRun)
-    } else if object::flag(node, "/spec/unschedulable") {
-        Some(Refusal::Unschedulable)
     } else if !matches_affinity(pod, node) {
         Some(Refusal::Affinity)
     } else if object::list(node, "/spec/taints").iter().any(|taint| !tolerates(pod, taint)) {
         Some(Refusal::Taint)
+    } else if object::flag(node, "/spec/unschedulable") {
+        Some(Refusal::Unschedulable)
     } else {
         not_ready.then_some(Refusal::NotReady)
     }
+}
+
+/// Whether a Node may run a Pod once it is ready and open to Pods: what DaemonSets ask.
+pub(crate) fn may_ever_run(pod: &Value, node: &Value) -> bool {
+    matches!(refusal(pod, node), None | Some(Refusal::Unschedulable | Refusal::NotReady))
+}
+
+/// What a Pod may wait for in a Node; heartbeats change none of it.
+pub(crate) fn what_counts(node: Option<&Object>) -> impl PartialEq + use<> {
+    node.map(|node| {
+        let ready = object::is_condition_true(node, "Ready");
+        (node.pointer("/metadata/labels").cloned(), node.get("spec").cloned(), ready)
+    })
 }
 
 fn matches_affinity(pod: &Value, node: &Value) -> bool {
@@ -193,17 +207,6 @@ impl Scheduler {
         {
             let (pods, queue) = (pods.clone(), queue.clone());
             nodes.on_change(move |change| {
-                // Heartbeats change nothing that a Pod could wait for.
-                let what_counts = |node: Option<&Object>| {
-                    node.map(|node| {
-                        let ready = object::is_condition_true(node, "Ready");
-                        (
-                            node.pointer("/metadata/labels").cloned(),
-                            node.get("spec").cloned(),
-                            ready,
-                        )
-                    })
-                };
                 if what_counts(change.old) != what_counts(change.new) {
                     for pod in pods.cached_list(None).iter().filter(|pod| is_waiting(pod)) {
                         queue.add(ObjectKey::of(pod));
@@ -297,8 +300,8 @@ mod tests {
                 json!({"nodeSelector": {"disk": "tape"},
                     "tolerations": [{"key": "k", "operator": "Equal", "value": "w"}]}),
                 Err("0/6 nodes are available: 1 node(s) that nothing here runs, \
-                     1 node(s) were unschedulable, 3 node(s) didn't match Pod's node \
-                     affinity/selector, 1 node(s) had untolerated taint."),
+                     4 node(s) didn't match Pod's node affinity/selector, 1 node(s) had \
+                     untolerated taint."),
             ),
             (
                 json!({"nodeSelector": {"disk": "tape"}, "tolerations": [{"operator": "Exists"}]}),

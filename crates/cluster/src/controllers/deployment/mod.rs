@@ -19,6 +19,7 @@ use portolan_apiserver::{Status, kinds};
 use serde_json::Value;
 
 use self::plan::View;
+pub(crate) use self::{revision::hash as template_hash, world::resolve};
 use super::{
     action::{Action, Hands},
     claim::{Claim, claim},

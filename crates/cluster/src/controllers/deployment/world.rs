@@ -225,7 +225,7 @@ impl World {
 }
 
 /// A number, or a percentage of `total`.
-fn resolve(value: Option<&Value>, total: i64, up: bool) -> i64 {
+pub(crate) fn resolve(value: Option<&Value>, total: i64, up: bool) -> i64 {
     match value {
         Some(Value::Number(number)) => number.as_i64().unwrap_or(0),
         Some(Value::String(text)) => {
