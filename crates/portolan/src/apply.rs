@@ -17,7 +17,7 @@ const KINDS: &[(&str, &str, bool)] = &[
 
 /// Creates every object of a YAML stream; what exists already is left as it is,
 /// so that a user's changes outlive a restart.
-pub async fn create_all(client: &Client, manifests: &str) -> Result<()> {
+pub(crate) async fn create_all(client: &Client, manifests: &str) -> Result<()> {
     for document in serde_norway::Deserializer::from_str(manifests) {
         let object = DynamicObject::deserialize(document).context("a manifest does not parse")?;
         create(client, object).await?;

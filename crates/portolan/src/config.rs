@@ -15,15 +15,15 @@ const SERVICE_CIDRS: [&str; 2] = ["127.96.0.0/16", "fd00:96::/112"];
 
 /// A static list that is a source of its own.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StaticSource {
+pub(crate) struct StaticSource {
     /// Its origin.
-    pub origin: Origin,
+    pub(crate) origin: Origin,
     /// The file.
-    pub path: PathBuf,
+    pub(crate) path: PathBuf,
 }
 
 /// Reads `NAME=FILE`.
-pub fn static_source(text: &str) -> Result<StaticSource> {
+pub(crate) fn static_source(text: &str) -> Result<StaticSource> {
     let Some((name, path)) = text.split_once('=').filter(|(_, path)| !path.is_empty()) else {
         bail!("--source-file {text:?}: write NAME=FILE");
     };
@@ -32,7 +32,7 @@ pub fn static_source(text: &str) -> Result<StaticSource> {
 }
 
 /// The ranges of Pods and of Services.
-pub fn ranges(flags: &ClusterFlags) -> Result<(Vec<Cidr>, Vec<Cidr>)> {
+pub(crate) fn ranges(flags: &ClusterFlags) -> Result<(Vec<Cidr>, Vec<Cidr>)> {
     let pods = cidrs("--pod-cidr", &flags.pod_cidr, &POD_CIDRS)?;
     let services = cidrs("--service-cidr", &flags.service_cidr, &SERVICE_CIDRS)?;
     Ok((pods, services))
@@ -61,7 +61,7 @@ fn cidrs(flag: &str, given: &[String], default: &[&str]) -> Result<Vec<Cidr>> {
 
 /// Refuses to open the cluster's API to the network: its tokens are on disk for
 /// one user of one machine.
-pub fn loopback(flag: &str, address: SocketAddr) -> Result<()> {
+pub(crate) fn loopback(flag: &str, address: SocketAddr) -> Result<()> {
     if !address.ip().is_loopback() {
         bail!("{flag} {address}: only loopback addresses are served yet, such as 127.0.0.1:0");
     }

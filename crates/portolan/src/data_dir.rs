@@ -18,7 +18,7 @@ const LOCK: &str = "lock";
 
 /// A directory that this process owns while the value lives.
 #[derive(Debug)]
-pub struct DataDir {
+pub(crate) struct DataDir {
     path: PathBuf,
     /// Dropped last: removes the folder of an ephemeral run.
     temporary: Option<tempfile::TempDir>,
@@ -29,7 +29,7 @@ pub struct DataDir {
 impl DataDir {
     /// Takes a directory: the one that was named, else a temporary one for
     /// ephemeral runs, else `.portolan` here.
-    pub fn take(named: Option<&Path>, ephemeral: bool) -> Result<Self> {
+    pub(crate) fn take(named: Option<&Path>, ephemeral: bool) -> Result<Self> {
         let (path, temporary) = match named {
             Some(path) => (path.to_path_buf(), None),
             None if ephemeral => {
@@ -52,30 +52,30 @@ impl DataDir {
     }
 
     /// Where it is.
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
     /// Whether it goes away with the process.
-    pub fn is_temporary(&self) -> bool {
+    pub(crate) fn is_temporary(&self) -> bool {
         self.temporary.is_some()
     }
 
     /// Tells other commands where everything listens. Written beside and moved
     /// into place: a reader sees all of it or none.
-    pub fn publish(&self, addresses: &Addresses) -> Result<()> {
+    pub(crate) fn publish(&self, addresses: &Addresses) -> Result<()> {
         let text = serde_json::to_string_pretty(addresses)? + "\n";
         write_whole(&self.path.join(Addresses::FILE_NAME), text.as_bytes())
     }
 
     /// Takes `addresses.json` away: nothing listens there any more.
-    pub fn withdraw(&self) {
+    pub(crate) fn withdraw(&self) {
         fs::remove_file(self.path.join(Addresses::FILE_NAME)).ok();
     }
 }
 
 /// Writes a file that only its owner may read, whole or not at all.
-pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
+pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
     let beside = path.with_extension("new");
     let write = || -> io::Result<()> {
         let mut file =

@@ -7,6 +7,6 @@ use portolan_cli::{
 };
 
 /// Registers until a signal asks it to end.
-pub async fn run(_args: RegisterArgs, _output: &mut Output) -> Result<Exit> {
+pub(crate) async fn run(_args: RegisterArgs, _output: &mut Output) -> Result<Exit> {
     anyhow::bail!("not yet")
 }

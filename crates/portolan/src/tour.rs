@@ -3,7 +3,7 @@
 use portolan_wire::Addresses;
 
 /// The lines that greet a person.
-pub fn greeting(addresses: &Addresses, temporary: bool) -> String {
+pub(crate) fn greeting(addresses: &Addresses, temporary: bool) -> String {
     let mut lines = vec![format!("portolan {} is up", addresses.version), String::new()];
     let mut row = |what: &str, value: Option<&str>| {
         if let Some(value) = value {
@@ -22,7 +22,7 @@ pub fn greeting(addresses: &Addresses, temporary: bool) -> String {
 }
 
 /// The short tour of the demo. `productpage` is where its Service answers.
-pub fn demo(addresses: &Addresses, productpage: &str) -> String {
+pub(crate) fn demo(addresses: &Addresses, productpage: &str) -> String {
     let kubeconfig = addresses.kubeconfig.as_deref().unwrap_or_default();
     let server = addresses.http.as_deref().unwrap_or_default();
     let data = &addresses.data_dir;

@@ -39,7 +39,7 @@ const BATCHES_MAX: usize = 64;
 const FINISH: Duration = Duration::from_secs(20);
 
 /// What is to run.
-pub struct Wanted {
+pub(crate) struct Wanted {
     flags: ClusterFlags,
     /// `None`: the cluster alone.
     faces: Option<UpArgs>,
@@ -47,12 +47,12 @@ pub struct Wanted {
 
 impl Wanted {
     /// `portolan up`
-    pub fn everything(args: UpArgs) -> Self {
+    pub(crate) fn everything(args: UpArgs) -> Self {
         Self { flags: args.cluster.clone(), faces: Some(args) }
     }
 
     /// `portolan cluster`
-    pub fn cluster_alone(args: ClusterArgs) -> Self {
+    pub(crate) fn cluster_alone(args: ClusterArgs) -> Self {
         Self { flags: args.cluster, faces: None }
     }
 
@@ -73,7 +73,7 @@ struct Shared {
 }
 
 /// Runs until a signal asks it to end.
-pub async fn run(wanted: Wanted, output: &mut Output) -> Result<Exit> {
+pub(crate) async fn run(wanted: Wanted, output: &mut Output) -> Result<Exit> {
     let (pod_cidrs, service_cidrs) = config::ranges(&wanted.flags)?;
     config::loopback("--api-listen", wanted.flags.api_listen)?;
     let mut statics = Vec::new();

@@ -15,35 +15,35 @@ use tempfile::TempDir;
 
 /// How long anything may take before a test gives up on it. Machines are
 /// shared: this is patience, not a claim.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The second byte of the next Portolan's loopback ranges. Two per test run:
 /// services 127.(100+n)/16, Pods 127.(101+n)/16.
 static NEXT_RANGE: AtomicU8 = AtomicU8::new(100);
 
 /// A Portolan at work.
-pub struct Up {
+pub(crate) struct Up {
     child: Child,
     stdout: BufReader<ChildStdout>,
     stderr: PathBuf,
-    pub addresses: Addresses,
-    pub folder: TempDir,
+    pub(crate) addresses: Addresses,
+    pub(crate) folder: TempDir,
 }
 
 /// The binary under test.
-pub fn binary() -> &'static str {
+pub(crate) fn binary() -> &'static str {
     env!("CARGO_BIN_EXE_portolan")
 }
 
 /// A Portolan in memory.
-pub fn up(extra: &[&str]) -> Up {
+pub(crate) fn up(extra: &[&str]) -> Up {
     let mut args = vec!["--ephemeral"];
     args.extend(extra);
     up_in(tempfile::tempdir().unwrap(), &args)
 }
 
 /// The flags that keep a Portolan apart from all others.
-pub fn apart() -> Vec<String> {
+pub(crate) fn apart() -> Vec<String> {
     let range = NEXT_RANGE.fetch_add(2, Ordering::Relaxed);
     let flags = [
         "up".into(),
@@ -58,12 +58,12 @@ pub fn apart() -> Vec<String> {
 }
 
 /// A Portolan with a folder of its own as data directory.
-pub fn up_in(folder: TempDir, extra: &[&str]) -> Up {
+pub(crate) fn up_in(folder: TempDir, extra: &[&str]) -> Up {
     up_with(folder, &apart(), extra)
 }
 
 /// A Portolan with these flags; `flags` come from [`apart`].
-pub fn up_with(folder: TempDir, flags: &[String], extra: &[&str]) -> Up {
+pub(crate) fn up_with(folder: TempDir, flags: &[String], extra: &[&str]) -> Up {
     let stderr = folder.path().join("stderr");
     let mut child = Command::new(binary())
         .args(flags)
@@ -89,15 +89,15 @@ pub fn up_with(folder: TempDir, flags: &[String], extra: &[&str]) -> Up {
 }
 
 impl Up {
-    pub fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    pub fn http(&self) -> &str {
+    pub(crate) fn http(&self) -> &str {
         self.addresses.http.as_deref().unwrap()
     }
 
-    pub fn dns(&self) -> (&str, &str) {
+    pub(crate) fn dns(&self) -> (&str, &str) {
         self.addresses.dns.as_deref().unwrap().rsplit_once(':').unwrap()
     }
 
@@ -115,50 +115,50 @@ impl Up {
     }
 
     /// A kubectl command that is not run yet.
-    pub fn kubectl_command(&self, args: &[&str]) -> Command {
+    pub(crate) fn kubectl_command(&self, args: &[&str]) -> Command {
         let mut command = self.clean("kubectl");
         command.args(args);
         command
     }
 
     /// What kubectl prints; it must succeed.
-    pub fn kubectl(&self, args: &[&str]) -> String {
+    pub(crate) fn kubectl(&self, args: &[&str]) -> String {
         must(self.kubectl_command(args))
     }
 
     /// kubectl, whatever comes of it.
-    pub fn try_kubectl(&self, args: &[&str]) -> Ran {
+    pub(crate) fn try_kubectl(&self, args: &[&str]) -> Ran {
         run(self.kubectl_command(args), None)
     }
 
     /// `kubectl VERB -f -` with a manifest.
-    pub fn kubectl_with(&self, args: &[&str], manifest: &str) -> Ran {
+    pub(crate) fn kubectl_with(&self, args: &[&str], manifest: &str) -> Ran {
         run(self.kubectl_command(args), Some(manifest))
     }
 
     /// Applies a manifest; it must be taken.
-    pub fn apply(&self, manifest: &str) -> String {
+    pub(crate) fn apply(&self, manifest: &str) -> String {
         let ran = self.kubectl_with(&["apply", "-f", "-"], manifest);
         assert!(ran.fine, "kubectl apply: {ran:?}");
         ran.out
     }
 
     /// What a portolan command prints; it must end with exit code 0.
-    pub fn portolan(&self, args: &[&str]) -> String {
+    pub(crate) fn portolan(&self, args: &[&str]) -> String {
         let ran = self.try_portolan(args);
         assert_eq!(ran.code, Some(0), "portolan {args:?}: {ran:?}");
         ran.out
     }
 
     /// A portolan command, whatever comes of it.
-    pub fn try_portolan(&self, args: &[&str]) -> Ran {
+    pub(crate) fn try_portolan(&self, args: &[&str]) -> Ran {
         let mut command = self.clean(binary());
         command.args(args);
         run(command, None)
     }
 
     /// `dig +short`: the data of the answer, sorted.
-    pub fn dig(&self, name: &str, rtype: &str) -> Vec<String> {
+    pub(crate) fn dig(&self, name: &str, rtype: &str) -> Vec<String> {
         let out = self.dig_full(&["+short", name, rtype]);
         let mut lines: Vec<String> = out.lines().map(ToOwned::to_owned).collect();
         lines.sort();
@@ -166,7 +166,7 @@ impl Up {
     }
 
     /// What dig prints.
-    pub fn dig_full(&self, args: &[&str]) -> String {
+    pub(crate) fn dig_full(&self, args: &[&str]) -> String {
         let (address, port) = self.dns();
         let mut command = self.clean("dig");
         command.arg(format!("@{address}")).args(["-p", port, "+tries=3", "+time=5"]).args(args);
@@ -174,7 +174,7 @@ impl Up {
     }
 
     /// The body behind a URL, or `None` when the call fails.
-    pub fn curl(&self, url: &str) -> Option<String> {
+    pub(crate) fn curl(&self, url: &str) -> Option<String> {
         let mut command = self.clean("curl");
         command.args(["-sS", "--fail", "--max-time", "10", "--noproxy", "*", url]);
         let ran = run(command, None);
@@ -182,25 +182,25 @@ impl Up {
     }
 
     /// JSON of the HTTP API.
-    pub fn api(&self, path: &str) -> serde_json::Value {
+    pub(crate) fn api(&self, path: &str) -> serde_json::Value {
         let body = self.curl(&format!("{}{path}", self.http()));
         serde_json::from_str(&body.unwrap_or_else(|| panic!("{path} has no answer"))).unwrap()
     }
 
     /// The virtual IP of a Service.
-    pub fn cluster_ip(&self, namespace: &str, service: &str) -> String {
+    pub(crate) fn cluster_ip(&self, namespace: &str, service: &str) -> String {
         self.kubectl(&["-n", namespace, "get", "svc", service, "-o", "jsonpath={.spec.clusterIP}"])
     }
 
     /// Kills it without a word, as a power failure would.
-    pub fn sigkill(mut self) -> TempDir {
+    pub(crate) fn sigkill(mut self) -> TempDir {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
         self.into_folder()
     }
 
     /// Ends it as a service manager would; the exit code.
-    pub fn sigterm(mut self) -> (Option<i32>, TempDir) {
+    pub(crate) fn sigterm(mut self) -> (Option<i32>, TempDir) {
         terminate(self.pid());
         let status = self.child.wait().unwrap();
         (status.code(), self.into_folder())
@@ -236,27 +236,27 @@ impl Drop for Up {
 }
 
 /// Asks a process to end.
-pub fn terminate(pid: u32) {
+pub(crate) fn terminate(pid: u32) {
     signal(pid, rustix::process::Signal::TERM);
 }
 
 /// Sends a signal to a process that this test (or what it started) started.
-pub fn signal(pid: u32, signal: rustix::process::Signal) {
+pub(crate) fn signal(pid: u32, signal: rustix::process::Signal) {
     let pid = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
     rustix::process::kill_process(pid, signal).ok();
 }
 
 /// What a command came to.
 #[derive(Debug)]
-pub struct Ran {
-    pub fine: bool,
-    pub code: Option<i32>,
-    pub out: String,
-    pub err: String,
+pub(crate) struct Ran {
+    pub(crate) fine: bool,
+    pub(crate) code: Option<i32>,
+    pub(crate) out: String,
+    pub(crate) err: String,
 }
 
 /// Runs a command, with a text on its standard input.
-pub fn run(mut command: Command, input: Option<&str>) -> Ran {
+pub(crate) fn run(mut command: Command, input: Option<&str>) -> Ran {
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     if input.is_some() {
         command.stdin(Stdio::piped());
@@ -284,7 +284,7 @@ fn must(command: Command) -> String {
 }
 
 /// Asks again and again until there is an answer.
-pub fn eventually<T>(what: &str, mut ask: impl FnMut() -> Result<T, String>) -> T {
+pub(crate) fn eventually<T>(what: &str, mut ask: impl FnMut() -> Result<T, String>) -> T {
     let deadline = Instant::now() + PATIENCE;
     loop {
         match ask() {
@@ -298,17 +298,17 @@ pub fn eventually<T>(what: &str, mut ask: impl FnMut() -> Result<T, String>) -> 
 }
 
 /// `Ok` when it is as it should be, else what it is.
-pub fn expect<T: std::fmt::Debug + PartialEq>(actual: T, expected: T) -> Result<(), String> {
+pub(crate) fn expect<T: std::fmt::Debug + PartialEq>(actual: T, expected: T) -> Result<(), String> {
     if actual == expected { Ok(()) } else { Err(format!("{actual:?}, not {expected:?}")) }
 }
 
 /// A free port of an address, for a test that wants to take it.
-pub fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 /// A Deployment of process Pods whose one container runs a Python script.
-pub fn python_deployment(name: &str, replicas: u32, port: u16, script: &str) -> String {
+pub(crate) fn python_deployment(name: &str, replicas: u32, port: u16, script: &str) -> String {
     let mut indented = String::new();
     for line in script.lines() {
         writeln!(indented, "                {line}").unwrap();
@@ -342,7 +342,7 @@ spec:
 }
 
 /// A Service in front of what has the label `app: NAME`.
-pub fn service(name: &str, port: u16) -> String {
+pub(crate) fn service(name: &str, port: u16) -> String {
     format!(
         "apiVersion: v1
 kind: Service
@@ -358,7 +358,7 @@ spec:
 }
 
 /// Whether a process is there.
-pub fn is_alive(pid: u32) -> bool {
+pub(crate) fn is_alive(pid: u32) -> bool {
     Path::new(&format!("/proc/{pid}/stat")).exists()
         && std::fs::read_to_string(format!("/proc/{pid}/stat"))
             .is_ok_and(|stat| !stat.rsplit(')').next().unwrap_or("").trim().starts_with('Z'))
@@ -366,7 +366,7 @@ pub fn is_alive(pid: u32) -> bool {
 
 impl Up {
     /// What a URL streams within some seconds.
-    pub fn curl_for(&self, seconds: u32, url: &str) -> String {
+    pub(crate) fn curl_for(&self, seconds: u32, url: &str) -> String {
         let mut command = self.clean("curl");
         command.args(["-sN", "--noproxy", "*", "--max-time", &seconds.to_string(), url]);
         run(command, None).out

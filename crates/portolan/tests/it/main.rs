@@ -3,6 +3,9 @@
 //! Each test runs a Portolan of its own, in memory, on free ports and in
 //! loopback ranges that no other test uses, so that all of them run side by side.
 
+// A test that cannot go on should panic where it stands.
+#![allow(clippy::unwrap_used, clippy::print_stderr)]
+
 mod bad_input;
 mod cli;
 mod demo;
