@@ -139,6 +139,8 @@ pub struct Config {
     pub shim: Shim,
     /// What the command word `portolan` stands for.
     pub executable: PathBuf,
+    /// Further variables of every process: where the faces are.
+    pub environment: BTreeMap<String, String>,
     /// Pauses between restarts.
     pub restart: RestartPacing,
     /// Size at which a log file is rotated.
@@ -158,6 +160,7 @@ impl Config {
             working_dir: std::env::current_dir().unwrap_or_else(|_| "/".into()),
             shim: Shim::default(),
             executable: supervise::own_executable(),
+            environment: BTreeMap::new(),
             restart: RestartPacing::default(),
             log_bytes: LOG_BYTES_DEFAULT,
         }
@@ -414,7 +417,8 @@ impl Host {
             ("KUBERNETES_SERVICE_PORT", port.clone()),
             ("KUBERNETES_SERVICE_PORT_HTTPS", port),
         ];
-        let own = own.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        let own = own.into_iter().map(|(name, value)| (name.to_owned(), value));
+        let own = self.config.environment.clone().into_iter().chain(own).collect();
         Ok(Given { parent: self.parent_env.clone(), own })
     }
 

@@ -34,7 +34,7 @@ use std::{
 
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitOptions, getpid, getppid, kill_process, pidfd_open,
-    pidfd_send_signal, waitpid,
+    pidfd_send_signal, wait,
 };
 
 use super::proc;
@@ -169,7 +169,7 @@ fn signal(command: &OwnedFd, signal: Signal) {
 /// Reaps children until the command is among them; returns its exit code.
 fn wait_for(command: Pid) -> i32 {
     loop {
-        match waitpid(None, WaitOptions::empty()) {
+        match wait(WaitOptions::empty()) {
             Ok(Some((pid, status))) if pid == command => {
                 return status
                     .exit_status()
@@ -195,7 +195,7 @@ fn kill_descendants() {
             }
         }
         loop {
-            match waitpid(None, WaitOptions::NOHANG) {
+            match wait(WaitOptions::NOHANG) {
                 Ok(Some(_)) | Err(rustix::io::Errno::INTR) => {}
                 Ok(None) => break,
                 Err(_) => return, // no children left

@@ -66,8 +66,7 @@ impl Kube {
             Shim { program: env!("CARGO_BIN_EXE_portolan-shim").into(), args: Vec::new() };
         config.restart = RestartPacing { first_ms: 100, max_ms: 400 };
         config.zone = Some("here".into());
-        let api =
-            ApiDoor { address: self.running.address, ca_pem: self.running.ca_pem.clone() };
+        let api = ApiDoor { address: self.running.address, ca_pem: self.running.ca_pem.clone() };
         self.tasks = Tasks::new(self.shutdown.child_token());
         let (registry, informers) = (&self.running.registry, &self.running.informers);
         let recorder = Recorder::start(registry.clone(), &self.tasks);
@@ -319,7 +318,8 @@ async fn a_process_runs_is_ready_and_ends() {
 async fn what_a_process_is_told() {
     let kube = Kube::start().await;
     let data = json!({"metadata": {"name": "settings"}, "data": {"colour": "red"}});
-    let mut container = sh("env; pwd; echo \"arg $0 $1\"; cat $PORTOLAN_TOKEN_FILE $PORTOLAN_CA_FILE");
+    let mut container =
+        sh("env; pwd; echo \"arg $0 $1\"; cat $PORTOLAN_TOKEN_FILE $PORTOLAN_CA_FILE");
     container["args"] = json!(["$(POD_NAME)", "$$(X)"]);
     container["workingDir"] = kube.folder.path().to_str().unwrap().into();
     container["env"] = json!([
@@ -418,7 +418,7 @@ async fn ends_for_good() {
     for (name, policy, script, phase, code) in [
         ("done", "OnFailure", "exit 0", "Succeeded", 0),
         ("failed", "Never", "exit 7", "Failed", 7),
-        ("signal", "Never", "kill -USR1 $$", "Failed", 138),
+        ("signal", "Never", "kill -USR1 $$$$", "Failed", 138),
     ] {
         let pod = pod(name, json!({"restartPolicy": policy}), sh(script));
         kube.create(&kinds::PODS, pod).await;
@@ -454,10 +454,10 @@ async fn commands_that_cannot_be_run() {
 async fn first_asked_then_made_to_end() {
     let kube = Kube::start().await;
     let (bye, hook) = (kube.path("bye"), kube.path("hook"));
-    let polite = format!("trap 'echo bye > {}; exit 0' TERM; while :; do sleep 0.01; done", bye.display());
+    let polite =
+        format!("trap 'echo bye > {}; exit 0' TERM; while :; do sleep 0.01; done", bye.display());
     let mut container = sh(&polite);
-    container["lifecycle"] =
-        json!({"preStop": {"exec": {"command": ["sh", "-c", format!("echo x > {}", hook.display())]}}});
+    container["lifecycle"] = json!({"preStop": {"exec": {"command": ["sh", "-c", format!("echo x > {}", hook.display())]}}});
     kube.create(&kinds::PODS, pod("polite", json!({}), container)).await;
     kube.ready("polite").await;
     kube.delete("polite", None).await.unwrap();
@@ -495,15 +495,14 @@ async fn init_containers_and_several_containers() {
     let kube = Kube::start().await;
     let file = kube.path("order");
     let script = |word: &str| format!("echo {word} >> {}", file.display());
-    let init = |name: &str| {
-        json!({"name": name, "image": "portolan.dev/process", "command": ["sh", "-c", script(name)]})
-    };
+    let init = |name: &str| json!({"name": name, "image": "portolan.dev/process", "command": ["sh", "-c", script(name)]});
     let mut object = pod(
         "several",
         json!({"initContainers": [init("one"), init("two")]}),
         sh(&format!("{}; exec sleep 1000", script("main"))),
     );
-    let second = json!({"name": "second", "image": "portolan.dev/process", "command": ["sleep", "1000"]});
+    let second =
+        json!({"name": "second", "image": "portolan.dev/process", "command": ["sleep", "1000"]});
     object["spec"]["containers"].as_array_mut().unwrap().push(second);
     kube.create(&kinds::PODS, object).await;
     let ready = kube.ready("several").await;
@@ -551,7 +550,8 @@ async fn probes_decide() {
 async fn logs_are_followed_to_the_end() {
     let kube = Kube::start().await;
     let go = kube.path("go");
-    let script = format!("echo one; while [ ! -f {} ]; do sleep 0.01; done; echo two >&2", go.display());
+    let script =
+        format!("echo one; while [ ! -f {} ]; do sleep 0.01; done; echo two >&2", go.display());
     kube.create(&kinds::PODS, pod("talk", json!({"restartPolicy": "Never"}), sh(&script))).await;
     kube.ready("talk").await;
     let object = kube.running.registry.get(&kinds::PODS, "default", "talk").unwrap();
@@ -575,14 +575,18 @@ fn hollow(name: &str, ports: Value) -> Value {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn hollow_pods_answer() {
     let kube = Kube::start().await;
-    kube.create(&kinds::PODS, hollow("shell", json!([{"name": "web", "containerPort": 8080}]))).await;
+    kube.create(&kinds::PODS, hollow("shell", json!([{"name": "web", "containerPort": 8080}])))
+        .await;
     let ready = kube.ready("shell").await;
     assert_eq!(object::annotation(&ready, HOLLOW_ANNOTATION), Some("true"));
     let said = object::condition(&ready, "Ready").unwrap();
     assert!(object::text(said, "/message").contains("hollow"));
     let place = |port: u16| -> SocketAddr { format!("{}:{port}", pod_ip(&ready)).parse().unwrap() };
     let answer = get(place(8080)).await;
-    assert!(answer.ends_with("\r\n\r\nshell\n") && answer.contains("x-pod-name: shell"), "{answer}");
+    assert!(
+        answer.ends_with("\r\n\r\nshell\n") && answer.contains("x-pod-name: shell"),
+        "{answer}"
+    );
 
     let service = json!({"metadata": {"name": "front"}, "spec": {"selector": {"app": "shell"},
         "ports": [{"port": 80, "targetPort": 9090}]}});
