@@ -201,6 +201,7 @@ pub async fn start(config: Config, shutdown: Shutdown) -> Result<Running, StartE
     let service = Arc::new(Service::new(registry.clone(), &secrets.admin_token, shutdown.clone()));
     let tasks = Tasks::new(shutdown.clone());
     tasks.spawn("apiserver", serve(listener, TlsAcceptor::from(tls), service, shutdown.clone()));
+    tasks.spawn("addresses", registry.clone().publish_addresses(shutdown.clone()));
     tasks.spawn("event expiry", registry.clone().sweep_events(shutdown));
     Ok(Running {
         address,

@@ -14,6 +14,7 @@
 //! is computed again on what won.
 
 pub mod access;
+mod addresses;
 pub mod allocators;
 mod caller;
 mod commit;

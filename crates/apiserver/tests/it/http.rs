@@ -4,7 +4,7 @@ use portolan_apiserver::{Config, kinds, store};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::support::{Api, Events, answer};
+use crate::support::{Api, DEADLINE, Events, answer};
 
 const CONFIG_MAPS: &str = "/api/v1/namespaces/default/configmaps";
 
@@ -442,4 +442,24 @@ async fn invalid_objects_name_every_field() {
     assert!(fields.contains(&"spec.ports[0].port") && fields.contains(&"spec.type"), "{fields:?}");
     assert_eq!(api.running.registry.allocators().held(), (0, 0));
     assert_eq!(api.get(&format!("{path}/web")).await.0, 404);
+}
+
+#[tokio::test]
+async fn cluster_ips_have_objects() {
+    let api = Api::start().await;
+    let service = json!({"metadata": {"name": "s"}, "spec": {"ports": [{"port": 80}], "selector": {"a": "b"}}});
+    let made = api.create(&kinds::SERVICES, "default", service).await.unwrap();
+    let address = made["spec"]["clusterIP"].as_str().unwrap();
+    let path = format!("/apis/networking.k8s.io/v1/ipaddresses/{address}");
+    let until = async |code: u16| loop {
+        let (found, object) = api.get(&path).await;
+        if found == code {
+            return object;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    };
+    let object = tokio::time::timeout(DEADLINE, until(200)).await.unwrap();
+    assert_eq!(object["spec"]["parentRef"]["name"], "s");
+    api.ask(Method::DELETE, "/api/v1/namespaces/default/services/s", None).await;
+    tokio::time::timeout(DEADLINE, until(404)).await.unwrap();
 }
