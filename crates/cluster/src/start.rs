@@ -17,6 +17,7 @@ use crate::{
     controllers::{self, events::Recorder},
     fixed::{self, Facts},
     informer::Informers,
+    kubelet::{self, ApiDoor},
 };
 
 /// Name of the kubeconfig in the data directory.
@@ -34,6 +35,8 @@ pub struct Config {
     /// The API and its store. `registry.service_cidrs` and `registry.pod_cidrs`
     /// are the ranges of the cluster.
     pub api: apiserver::Config,
+    /// The runner of Pods; `None` leaves all Pods to whoever sets their status.
+    pub kubelet: Option<kubelet::Config>,
 }
 
 /// Why a cluster does not start.
@@ -45,6 +48,9 @@ pub enum StartError {
     /// An object that every cluster has cannot be made.
     #[error("cannot prepare the cluster: {0}")]
     Prepare(#[source] Status),
+    /// The runner of Pods does not start.
+    #[error(transparent)]
+    Kubelet(#[from] kubelet::StartError),
     /// The kubeconfig cannot be written.
     #[error("cannot write {}: {source}", path.display())]
     Kubeconfig {
@@ -114,6 +120,10 @@ pub async fn start(config: Config, shutdown: Shutdown) -> Result<Running, StartE
     let informers = Informers::new(registry.store().clone(), tasks.clone());
     let recorder = Recorder::start(registry.clone(), &tasks);
     controllers::start(&registry, &informers, &recorder, &tasks, &api.ca_pem);
+    if let Some(config) = config.kubelet {
+        let door = ApiDoor { address: api.address, ca_pem: api.ca_pem.clone() };
+        kubelet::start(config, door, &registry, &informers, recorder, &tasks).await?;
+    }
     Ok(Running {
         address: api.address,
         kubeconfig,

@@ -17,6 +17,7 @@ use portolan_cli::{
     args::{ClusterArgs, ClusterFlags, Part, RunOutput, UpArgs},
     output::{Exit, Output},
 };
+use portolan_cluster::kubelet;
 use portolan_model::{SourceReport, Version};
 use portolan_runtime::{Clock, Metrics, Problems, Readiness, Shutdown, SystemClock, Tasks};
 use portolan_sources::{file, kubernetes};
@@ -141,13 +142,16 @@ async fn start(
         ephemeral: wanted.flags.ephemeral,
         registry: portolan_apiserver::registry::Options {
             service_cidrs,
-            pod_cidrs,
+            pod_cidrs: pod_cidrs.clone(),
             clock: shared.clock.clone(),
             ..portolan_apiserver::registry::Options::default()
         },
         ..portolan_apiserver::Config::default()
     };
-    let cluster = portolan_cluster::Config { api };
+    let mut kubelet = kubelet::Config::new(data_dir.path().to_path_buf(), pod_cidrs);
+    kubelet.zone = Some(wanted.flags.zone.clone());
+    kubelet.environment = environment;
+    let cluster = portolan_cluster::Config { api, kubelet: Some(kubelet) };
     let running = portolan_cluster::start(cluster, shared.tasks.shutdown().clone()).await?;
     let kubeconfig = running.kubeconfig.clone().context("the cluster wrote no kubeconfig")?;
     addresses.api = Some(format!("https://{}", running.address));
@@ -200,7 +204,7 @@ async fn start_faces(
     }
     if wanted.has(Part::Proxy) {
         let config = portolan_proxy::Config {
-            node: Some(portolan_model::name(portolan_cluster::kubelet::NODE_NAME_DEFAULT)),
+            node: Some(portolan_model::name(kubelet::NODE_NAME_DEFAULT)),
             ..portolan_proxy::Config::default()
         };
         let proxy =
