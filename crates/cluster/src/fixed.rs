@@ -272,7 +272,12 @@ mod tests {
     async fn made_once_and_set_right() {
         let store = Store::open(Backend::Memory, store::Options::default()).unwrap();
         let service_cidrs: Vec<Cidr> = vec!["127.96.0.0/16".parse().unwrap()];
-        let options = Options { service_cidrs: service_cidrs.clone(), ..Options::default() };
+        let options = Options {
+            service_cidrs: service_cidrs.clone(),
+            // The API's own endpoint is a loopback address; `start` allows that too.
+            pod_cidrs: vec!["127.0.0.0/8".parse().unwrap()],
+            ..Options::default()
+        };
         let registry = Registry::new(store.clone(), options);
         let mut facts = Facts { api: "127.0.0.1:7443".parse().unwrap(), service_cidrs };
         ensure(&registry, &facts).await.unwrap();
