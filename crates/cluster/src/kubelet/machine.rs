@@ -443,10 +443,8 @@ impl Machine {
             finished_unix_s: now.unix_s,
         };
         // A sidecar that ends after the work is done has ended in its turn.
-        let again = !stopping
-            && !(over && unit.container.sidecar)
-            && needs_restart(policy, &unit.container, unit.init, code);
-        if !again {
+        let in_turn = stopping || (over && unit.container.sidecar);
+        if in_turn || !needs_restart(policy, &unit.container, unit.init, code) {
             unit.state = State::Ended(ended);
             return;
         }

@@ -20,10 +20,7 @@ use std::{
     time::Duration,
 };
 
-use portolan_apiserver::registry::{
-    DeleteOptions, Patch, Preconditions, Subresource, WriteOptions, object::parse_timestamp,
-};
-use portolan_apiserver::{Status, kinds};
+use portolan_apiserver::{Status, registry::object::parse_timestamp};
 use portolan_runtime::Backoff;
 use serde_json::Value;
 use tokio::{

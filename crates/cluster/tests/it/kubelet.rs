@@ -607,6 +607,34 @@ async fn hollow_pods_answer() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_hollow_pods() {
+    let kube = Kube::start().await;
+    let service = json!({"metadata": {"name": "front"}, "spec": {"selector": {"crowd": "yes"},
+        "ports": [{"port": 80, "targetPort": 9090}]}});
+    kube.create(&kinds::SERVICES, service).await;
+    let crowd = (0..1000).map(|number| {
+        let mut object = hollow(&format!("p{number}"), json!([{"containerPort": 8080}]));
+        object["metadata"]["labels"]["crowd"] = "yes".into();
+        kube.create(&kinds::PODS, object)
+    });
+    futures_util::future::join_all(crowd).await;
+    let pods = kube.running.informers.of(&kinds::PODS);
+    let ready = pods.until(|pods| {
+        let all = pods.list(Some("default"));
+        all.iter().all(|pod| object::is_condition_true(pod, "Ready")).then_some(all)
+    });
+    let all = tokio::time::timeout(DEADLINE, ready).await.unwrap();
+    let ips: std::collections::BTreeSet<String> = all.iter().map(|pod| pod_ip(pod)).collect();
+    assert_eq!(ips.len(), 1000, "each has an address of its own");
+    let last = &all[999];
+    for port in [8080, 9090] {
+        let answer = get(format!("{}:{port}", pod_ip(last)).parse().unwrap()).await;
+        assert!(answer.ends_with(&format!("\n{}\n", object::name(last))), "{answer}");
+    }
+    kube.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_blocked_port_says_so_until_it_is_free() {
     let kube = Kube::start().await;
     let taken = TcpListener::bind("0.0.0.0:0").unwrap();
