@@ -34,11 +34,20 @@ spec: {containers: []}
     assert!(!up.try_kubectl(&["get", "pod", "bad"]).fine);
 
     // The causes are there for programs.
-    let status = up.kubectl_with(
-        &["create", "--validate=false", "-v=8", "-f", "-"],
-        "apiVersion: v1\nkind: Service\nmetadata: {name: bad}\nspec: {ports: [{port: 0}]}\n",
-    );
-    assert!(status.err.contains("\"code\":422") && status.err.contains("\"causes\""), "{status:?}");
+    let token = up.kubectl(&["config", "view", "--raw", "-o", "jsonpath={.users[0].user.token}"]);
+    let mut post = std::process::Command::new("curl");
+    post.args(["-sk", "--noproxy", "*", "-H", &format!("Authorization: Bearer {token}")]);
+    post.args(["-H", "Content-Type: application/json", "-d"]);
+    post.arg(r#"{"kind":"Service","apiVersion":"v1","metadata":{"name":"bad"},"spec":{"ports":[{"port":0}]}}"#);
+    post.arg(format!(
+        "{}/api/v1/namespaces/default/services",
+        up.addresses.api.as_deref().unwrap()
+    ));
+    let status: serde_json::Value = serde_json::from_str(&run(post, None).out).unwrap();
+    assert_eq!(status["code"], 422, "{status}");
+    assert_eq!(status["reason"], "Invalid", "{status}");
+    let causes = status["details"]["causes"].as_array().unwrap();
+    assert!(causes.iter().any(|cause| cause["field"] == "spec.ports[0].port"), "{status}");
 }
 
 #[test]
@@ -179,12 +188,7 @@ fn a_torn_store_is_refused_and_left_as_it_is() {
     up.kubectl(&["create", "configmap", "keep", "--from-literal=a=b"]);
     let (_, folder) = up.sigterm();
     let data = folder.path().join("data");
-    let store = fs::read_dir(&data)
-        .unwrap()
-        .flatten()
-        .map(|entry| entry.path())
-        .find(|path| path.extension().is_some_and(|ending| ending == "redb"))
-        .expect("the store's file ends in .redb");
+    let store = data.join("store").join("portolan.redb");
     let whole = fs::read(&store).unwrap();
     let torn = &whole[..whole.len() / 3];
     fs::write(&store, torn).unwrap();
