@@ -59,17 +59,12 @@ pub fn create(kind: &Kind, object: &Value, context: &Context<'_>) -> Vec<Cause> 
 pub fn update(kind: &Kind, old: &Value, new: &Value, context: &Context<'_>) -> Vec<Cause> {
     let mut report = Report::default();
     meta::update(&mut report, kind, new);
+    // Some kinds tell of the change first, some of the new state first: as upstream does.
     match (kind.group, kind.plural) {
-        ("", "pods") => pods::change(&mut report, old, new),
         ("", "services") => services::change(&mut report, old, new),
         ("", "configmaps") => data::config_map_change(&mut report, old, new),
         ("", "secrets") => data::secret_change(&mut report, old, new),
         ("", "nodes") => nodes::change(&mut report, old, new),
-        ("discovery.k8s.io", "endpointslices") => endpoints::slice_change(&mut report, old, new),
-        ("apps", _) => workloads::change(&mut report, kind, old, new),
-        ("rbac.authorization.k8s.io", "rolebindings" | "clusterrolebindings") => {
-            rbac::binding_change(&mut report, old, new);
-        }
         ("networking.k8s.io", "ipaddresses") => address::ip_address_change(&mut report, old, new),
         ("networking.k8s.io", "servicecidrs") => {
             return address::service_cidr_change(report, old, new).into_causes();
@@ -77,6 +72,15 @@ pub fn update(kind: &Kind, old: &Value, new: &Value, context: &Context<'_>) -> V
         _ => {}
     }
     body(&mut report, kind, Some(old), new, context);
+    match (kind.group, kind.plural) {
+        ("", "pods") => pods::change(&mut report, old, new),
+        ("discovery.k8s.io", "endpointslices") => endpoints::slice_change(&mut report, old, new),
+        ("apps", _) => workloads::change(&mut report, kind, old, new),
+        ("rbac.authorization.k8s.io", "rolebindings" | "clusterrolebindings") => {
+            rbac::binding_change(&mut report, old, new);
+        }
+        _ => {}
+    }
     report.into_causes()
 }
 
