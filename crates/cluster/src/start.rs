@@ -16,15 +16,17 @@ use portolan_runtime::{Shutdown, Tasks};
 use crate::{
     controllers::{self, events::Recorder},
     fixed::{self, Facts},
-    informer::Informers,
+    informer::{Informers, Object},
     kubelet::{self, ApiDoor},
+    object,
 };
 
 /// Name of the kubeconfig in the data directory.
 pub const KUBECONFIG_FILE: &str = "kubeconfig";
-/// Time that controllers get to end at shutdown. They hold nothing that a
-/// restart would not find again.
-const CONTROLLERS_END: Duration = Duration::from_secs(5);
+/// Time that everything gets to end at shutdown: the kubelet gives its
+/// processes three seconds. Controllers hold nothing that a restart would not
+/// find again.
+const TASKS_END: Duration = Duration::from_secs(6);
 /// Ranges that may be endpoints beside those of Pods: the API and the DNS
 /// server of a laptop listen on loopback.
 const LOOPBACK_ENDPOINTS: [&str; 2] = ["127.0.0.1/32", "::1/128"];
@@ -78,20 +80,27 @@ pub struct Running {
     pub registry: Registry,
     /// The shared caches.
     pub informers: Informers,
+    node: Option<String>,
     api: apiserver::Running,
     tasks: Tasks,
 }
 
 impl Running {
-    /// Waits until Pods can be made: the ServiceAccount that they run as is there.
+    /// Waits until Pods can be made and run: the ServiceAccount that they run as
+    /// is there, and so is the Node.
     pub async fn ready(&self) {
         let accounts = self.informers.of(&kinds::SERVICE_ACCOUNTS);
         accounts.until(|accounts| accounts.get("default", "default")).await;
+        if let Some(node) = &self.node {
+            let ready = |node: &Object| object::is_condition_true(node, "Ready");
+            let nodes = self.informers.of(&kinds::NODES);
+            nodes.until(|nodes| nodes.get("", node).filter(ready)).await;
+        }
     }
 
     /// Waits until everything has ended after the shutdown, the store last.
     pub async fn finish(&self) {
-        self.tasks.finish(CONTROLLERS_END).await;
+        self.tasks.finish(TASKS_END).await;
         self.api.finish().await;
     }
 }
@@ -120,6 +129,7 @@ pub async fn start(config: Config, shutdown: Shutdown) -> Result<Running, StartE
     let informers = Informers::new(registry.store().clone(), tasks.clone());
     let recorder = Recorder::start(registry.clone(), &tasks);
     controllers::start(&registry, &informers, &recorder, &tasks, &api.ca_pem);
+    let node = config.kubelet.as_ref().map(|kubelet| kubelet.node_name.clone());
     if let Some(config) = config.kubelet {
         let door = ApiDoor { address: api.address, ca_pem: api.ca_pem.clone() };
         kubelet::start(config, door, &registry, &informers, recorder, &tasks).await?;
@@ -132,6 +142,7 @@ pub async fn start(config: Config, shutdown: Shutdown) -> Result<Running, StartE
         ca_pem: api.ca_pem.clone(),
         registry,
         informers,
+        node,
         api,
         tasks,
     })

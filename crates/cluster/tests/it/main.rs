@@ -4,3 +4,4 @@
 mod controllers;
 mod kubelet;
 mod support;
+mod workloads;

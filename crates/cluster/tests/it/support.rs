@@ -1,6 +1,6 @@
 //! A cluster in memory, and a kubelet that only says what a kubelet says.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use portolan_apiserver::{
     Caller, Kind, Status, kinds,
@@ -18,54 +18,78 @@ use portolan_runtime::Shutdown;
 use serde_json::{Value, json};
 
 /// The Node that the simulated kubelet acts for.
-pub const NODE: &str = "portolan";
+pub(crate) const NODE: &str = "portolan";
 
 /// Far beyond what anything here takes: the tests wait for states, not for time.
 const DEADLINE: Duration = Duration::from_secs(30);
 
-pub struct Cluster {
-    pub running: Running,
+pub(crate) struct Cluster {
+    pub(crate) running: Running,
     shutdown: Shutdown,
 }
 
 impl Cluster {
-    pub async fn start() -> Cluster {
+    /// In memory.
+    pub(crate) async fn start() -> Cluster {
+        Cluster::with(|_| {}).await
+    }
+
+    /// In a data directory.
+    pub(crate) async fn start_in(folder: &Path) -> Cluster {
+        Cluster::with(|config| config.api.data_dir = Some(folder.to_owned())).await
+    }
+
+    async fn with(change: impl FnOnce(&mut Config)) -> Cluster {
         let shutdown = Shutdown::new();
         let cidr = |text: &str| -> Vec<Cidr> { vec![text.parse().unwrap()] };
         let mut config = Config::default();
         config.api.registry.service_cidrs = cidr("127.96.0.0/16");
         config.api.registry.pod_cidrs = cidr("127.10.0.0/16");
+        change(&mut config);
         let running = start(config, shutdown.clone()).await.unwrap();
         running.registry.add_node_agent(NODE);
         simulate_kubelet(&running, &shutdown);
         let cluster = Cluster { running, shutdown };
         let node = json!({"metadata": {"name": NODE, "labels": {RUNNER_LABEL: "true"}}});
-        cluster.create(&kinds::NODES, "", node).await;
+        if cluster.informer(&kinds::NODES).get("", NODE).is_none() {
+            cluster.create(&kinds::NODES, "", node).await;
+        }
         cluster
     }
 
-    pub async fn end(self) {
+    pub(crate) async fn end(self) {
         self.shutdown.cancel();
         tokio::time::timeout(DEADLINE, self.running.finish()).await.unwrap();
     }
 
-    pub fn informer(&self, kind: &'static Kind) -> Informer {
+    pub(crate) fn informer(&self, kind: &'static Kind) -> Informer {
         self.running.informers.of(kind)
     }
 
-    pub async fn create(&self, kind: &'static Kind, namespace: &str, object: Value) -> Value {
+    pub(crate) async fn create(
+        &self,
+        kind: &'static Kind,
+        namespace: &str,
+        object: Value,
+    ) -> Value {
         let (caller, options) = (Caller::system("test"), WriteOptions::default());
         self.running.registry.create(&caller, kind, namespace, object, &options).await.unwrap()
     }
 
-    pub async fn merge(&self, kind: &'static Kind, namespace: &str, name: &str, patch: Value) {
+    pub(crate) async fn merge(
+        &self,
+        kind: &'static Kind,
+        namespace: &str,
+        name: &str,
+        patch: Value,
+    ) {
         let (caller, options) = (Caller::system("test"), WriteOptions::default());
         let patch = Patch::Merge(patch);
         let registry = &self.running.registry;
         registry.patch(&caller, kind, namespace, name, None, patch, &options).await.unwrap();
     }
 
-    pub async fn delete(
+    pub(crate) async fn delete(
         &self,
         kind: &'static Kind,
         namespace: &str,
@@ -78,7 +102,7 @@ impl Cluster {
     }
 
     /// Waits until the objects of a namespace are as `find` wants them.
-    pub async fn until<T>(
+    pub(crate) async fn until<T>(
         &self,
         kind: &'static Kind,
         namespace: &str,
@@ -98,7 +122,7 @@ impl Cluster {
     }
 
     /// Waits until one object is as `find` wants it.
-    pub async fn until_one<T>(
+    pub(crate) async fn until_one<T>(
         &self,
         kind: &'static Kind,
         namespace: &str,
@@ -166,7 +190,7 @@ fn simulate_kubelet(running: &Running, shutdown: &Shutdown) {
     });
 }
 
-pub fn deployment(name: &str, replicas: i64, image: &str) -> Value {
+pub(crate) fn deployment(name: &str, replicas: i64, image: &str) -> Value {
     json!({
         "metadata": {"name": name},
         "spec": {
@@ -181,7 +205,7 @@ pub fn deployment(name: &str, replicas: i64, image: &str) -> Value {
     })
 }
 
-pub fn service(name: &str) -> Value {
+pub(crate) fn service(name: &str) -> Value {
     json!({
         "metadata": {"name": name},
         "spec": {"selector": {"app": name}, "ports": [{"port": 80, "targetPort": "http"}]},
