@@ -115,6 +115,23 @@ impl Registration {
         metadata
     }
 
+    /// Why a Pod with these addresses may not register it: a Pod can register
+    /// only itself. A Pod whose status has no address yet cannot be ready
+    /// either, so its claim waits for the status that will confirm it.
+    pub fn foreign_to(&self, pod: &[IpAddr]) -> Option<Reason> {
+        if pod.is_empty() || pod.contains(&self.address) {
+            return None;
+        }
+        let own: Vec<String> = pod.iter().map(IpAddr::to_string).collect();
+        let detail = format!(
+            "{}: {} was registered; the Pod has {}.",
+            self.interface,
+            self.address,
+            own.join(", ")
+        );
+        Some(Reason::new(Code::ADDRESS_FOREIGN, detail))
+    }
+
     /// What keeps it from being written and read back the same, if anything.
     pub fn problem(&self) -> Option<Reason> {
         let invalid = |detail: String| Some(Reason::new(Code::REGISTRATION_INVALID, detail));

@@ -5,12 +5,12 @@
 //! process's: phase, Ready condition and deletion count, so that a process that
 //! died without deregistering takes no traffic.
 
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
 use portolan_dialects::{Dialect, PodView, Registration};
 use portolan_model::{
-    AppProtocol, Code, Conditions, Endpoint, EndpointPort, EndpointSlice, Fact, FactKey,
-    ObjectName, Origin, Reason, ServiceKey, Transport,
+    AppProtocol, Conditions, Endpoint, EndpointPort, EndpointSlice, Fact, FactKey, ObjectName,
+    Origin, ServiceKey, Transport,
 };
 
 use super::{Facts, ZONE_LABEL, pod::is_ready, rejection, some};
@@ -35,7 +35,7 @@ pub(crate) fn registrations(
     let mut reasons = reading.reasons;
     let mut by_interface: BTreeMap<String, Vec<Arc<Endpoint>>> = BTreeMap::new();
     for registration in reading.registrations {
-        if let Some(reason) = foreign(&registration, &addresses) {
+        if let Some(reason) = registration.foreign_to(&addresses) {
             reasons.push(reason);
             continue;
         }
@@ -63,24 +63,6 @@ pub(crate) fn registrations(
         .collect();
     facts.extend(rejection("Pod", pod, reasons));
     facts
-}
-
-/// A Pod can register only itself. A Pod whose status has no address yet cannot
-/// be ready either, so its claim waits for the status that will confirm it.
-fn foreign(registration: &Registration, addresses: &[IpAddr]) -> Option<Reason> {
-    if addresses.is_empty() || addresses.contains(&registration.address) {
-        return None;
-    }
-    let own: Vec<String> = addresses.iter().map(IpAddr::to_string).collect();
-    Some(Reason::new(
-        Code::ADDRESS_FOREIGN,
-        format!(
-            "{}: {} was registered; the Pod has {}.",
-            registration.interface,
-            registration.address,
-            own.join(", ")
-        ),
-    ))
 }
 
 fn endpoint(
