@@ -12,11 +12,13 @@
 
 use std::{
     collections::HashSet,
+    hash::{DefaultHasher, Hash, Hasher},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::Arc,
     time::Duration,
 };
 
+use portolan_apiserver::registry::Cidr;
 use tokio::sync::{Notify, watch};
 
 use super::pod::{Port, Transport};
@@ -46,16 +48,26 @@ pub(crate) struct Listener {
 pub(crate) struct Sockets {
     listeners: HashSet<Listener>,
     places: HashSet<(Transport, IpAddr, u16)>,
+    /// Stands for the listeners that are on no Pod's address: while it stays the
+    /// same, no container can have begun or ceased to listen elsewhere.
+    pub(crate) strays: u64,
 }
 
 impl Sockets {
-    fn of(listeners: HashSet<Listener>) -> Self {
+    fn of(listeners: HashSet<Listener>, pods: &[Cidr]) -> Self {
         let places = listeners.iter().map(|l| (l.transport, l.address, l.port)).collect();
-        Self { listeners, places }
+        let stray = |l: &&Listener| !pods.iter().any(|range| range.contains(l.address));
+        // A sum, so that the order does not matter.
+        let strays = listeners.iter().filter(stray).fold(0, |sum: u64, listener| {
+            let mut hasher = DefaultHasher::new();
+            listener.hash(&mut hasher);
+            sum.wrapping_add(hasher.finish())
+        });
+        Self { listeners, places, strays }
     }
 
     /// Reads the tables; one that does not exist (no IPv6, say) is empty.
-    fn read() -> Self {
+    fn read(pods: &[Cidr]) -> Self {
         let mut listeners = HashSet::new();
         for (name, transport) in [
             ("tcp", Transport::Tcp),
@@ -66,7 +78,7 @@ impl Sockets {
             let table = std::fs::read_to_string(format!("/proc/net/{name}")).unwrap_or_default();
             listeners.extend(table.lines().skip(1).filter_map(|line| row(line, transport)));
         }
-        Self::of(listeners)
+        Self::of(listeners, pods)
     }
 }
 
@@ -163,13 +175,15 @@ pub(crate) fn judge(
 /// Keeps [`Sockets`] fresh for whoever subscribes.
 #[derive(Debug)]
 pub(crate) struct Sweep {
+    pods: Arc<[Cidr]>,
     latest: watch::Sender<Arc<Sockets>>,
     nudge: Notify,
 }
 
 impl Sweep {
-    pub(crate) fn new() -> Self {
-        Self { latest: watch::Sender::default(), nudge: Notify::new() }
+    /// For a node whose Pods have addresses of these ranges.
+    pub(crate) fn new(pods: &[Cidr]) -> Self {
+        Self { pods: pods.into(), latest: watch::Sender::default(), nudge: Notify::new() }
     }
 
     /// Follows the listeners of the machine.
@@ -185,7 +199,10 @@ impl Sweep {
     /// Reads the tables now.
     pub(crate) async fn refresh(&self) {
         // Reading fails only when the runtime ends.
-        let Ok(fresh) = tokio::task::spawn_blocking(Sockets::read).await else { return };
+        let pods = self.pods.clone();
+        let Ok(fresh) = tokio::task::spawn_blocking(move || Sockets::read(&pods)).await else {
+            return;
+        };
         self.latest.send_if_modified(|latest| {
             let changed = **latest != fresh;
             if changed {
@@ -253,7 +270,7 @@ mod tests {
             let port =
                 |n: &u16| Port { name: String::new(), number: *n, transport: Transport::Tcp };
             let ports: Vec<Port> = declared.iter().map(port).collect();
-            let sockets = Sockets::of(listeners.iter().copied().collect());
+            let sockets = Sockets::of(listeners.iter().copied().collect(), &[]);
             let found = judge(&ports, &pod, &sockets, || own.iter().copied().collect());
             assert_eq!(found, expected, "{declared:?} {listeners:?}");
         };
@@ -278,9 +295,20 @@ mod tests {
         check(&[], &[any], &[], Listening::Fine);
     }
 
+    #[test]
+    fn strays_are_told_from_pods() {
+        let pods = ["127.10.0.0/16".parse().unwrap()];
+        let strays =
+            |listeners: &[Listener]| Sockets::of(listeners.iter().copied().collect(), &pods).strays;
+        let (here, away) = (listener("127.10.0.7", 80, 1), listener("127.0.0.1", 80, 2));
+        assert_eq!(strays(&[away]), strays(&[away, here]));
+        assert_ne!(strays(&[away]), strays(&[here]));
+        assert_ne!(strays(&[away]), strays(&[listener("127.0.0.1", 80, 3)]));
+    }
+
     #[tokio::test]
     async fn sees_what_starts_to_listen() {
-        let sweep = Arc::new(Sweep::new());
+        let sweep = Arc::new(Sweep::new(&[]));
         let mut sockets = sweep.subscribe();
         let task = tokio::spawn({
             let sweep = sweep.clone();

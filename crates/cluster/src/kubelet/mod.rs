@@ -268,7 +268,7 @@ pub async fn start(
         addresses: Mutex::new(addresses),
         entries: Mutex::default(),
         queue: Arc::default(),
-        sweep: Sweep::new(),
+        sweep: Sweep::new(&ranges),
         logs,
         events,
         permits: Arc::new(Semaphore::new(hollow::CONNECTIONS_MAX)),
@@ -420,6 +420,10 @@ impl Host {
         let own = own.into_iter().map(|(name, value)| (name.to_owned(), value));
         let own = self.config.environment.clone().into_iter().chain(own).collect();
         Ok(Given { parent: self.parent_env.clone(), own })
+    }
+
+    fn warn(&self, pod: &Pod, reason: &str, message: &str) {
+        self.events.report("kubelet", &pod.raw, "Warning", reason, message);
     }
 
     fn links(&self, pod: &Pod) -> Env {
@@ -667,9 +671,11 @@ impl Kubelet {
     }
 
     async fn write(&self, pod: &Pod, report: &Report) -> Result<(), Status> {
-        match status::patch(report, pod, self.0.now().unix_s) {
-            Some(patch) => self.0.patch_status(pod, patch).await.map(drop),
-            None => Ok(()),
+        let Some(patch) = status::patch(report, pod, self.0.now().unix_s) else { return Ok(()) };
+        self.0.patch_status(pod, patch).await?;
+        if let Some(problem) = report.remark.as_ref().filter(|remark| remark.has_code()) {
+            self.0.warn(pod, problem.reason, &problem.message);
         }
+        Ok(())
     }
 }

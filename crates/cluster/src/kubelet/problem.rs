@@ -12,6 +12,13 @@ pub(crate) struct Problem {
     pub(crate) message: String,
 }
 
+impl Problem {
+    /// Whether it is one of the numbered reasons.
+    pub(crate) fn has_code(&self) -> bool {
+        self.message.starts_with("PTL")
+    }
+}
+
 fn problem(code: u16, reason: &'static str, text: &str, fix: &str) -> Problem {
     Problem { reason, message: format!("PTL{code:04}: {text}; fix: {fix}") }
 }

@@ -32,7 +32,7 @@ use super::{
     Host,
     env::{self, Given},
     listeners::{Listening, Sockets, judge},
-    machine::{Action, EXIT_UNKNOWN, Ended, Machine, Moment, Obstacle, Slot},
+    machine::{Action, EXIT_UNKNOWN, Ended, Machine, Moment, Obstacle, Slot, Unit},
     pod::{Container, Hook, Pod},
     probes::{self, Handler, ProbeKind},
     proc,
@@ -61,6 +61,9 @@ const HOOK_WAIT_MAX: Duration = Duration::from_secs(60);
 /// (`MaxContainerTerminationMessageLogLines`, `...LogLength`).
 const LAST_WORDS_LINES: u64 = 80;
 const LAST_WORDS_BYTES: usize = 2048;
+
+/// Where Kubernetes mounts the token of a Pod.
+const TOKEN_MOUNT: &str = "/var/run/secrets/kubernetes.io";
 
 /// What a task of the worker found.
 #[derive(Debug)]
@@ -98,7 +101,10 @@ pub(crate) struct Worker {
     /// The tables changed.
     look: bool,
     walk_at_ms: Option<u64>,
-    walked_ms: u64,
+    /// When the last walk was, and among which strays.
+    walked: (u64, u64),
+    /// The sockets of each container at the last walk.
+    inodes: BTreeMap<Slot, HashSet<u64>>,
     seen_unix_s: u64,
     gone: bool,
     write_again_ms: Option<u64>,
@@ -126,7 +132,8 @@ impl Worker {
             given: host.given(&pod),
             look: false,
             walk_at_ms: None,
-            walked_ms: 0,
+            walked: (0, 0),
+            inodes: BTreeMap::new(),
             seen_unix_s: host.now().unix_s,
             gone: false,
             write_again_ms: None,
@@ -141,6 +148,7 @@ impl Worker {
         let shutdown = self.host.tasks.shutdown().clone();
         let mut leaving = false;
         self.read_pod();
+        self.say_what_is_ignored();
         loop {
             let now = self.host.now();
             self.judge_all(now);
@@ -178,9 +186,7 @@ impl Worker {
                     self.read_pod();
                 }
                 Ok(()) = self.sockets.changed() => {
-                    let now = self.host.now().ms;
                     self.look = true;
-                    self.walk_at_ms.get_or_insert(now.max(self.walked_ms + WALK_EVERY_MS));
                 }
                 () = sleep_until(wake) => {}
                 () = shutdown.cancelled(), if !leaving => {
@@ -189,6 +195,19 @@ impl Worker {
                     self.machine.stop(SHUTDOWN_GRACE_MS.min(self.pod.grace_s * 1000), now);
                 }
             }
+        }
+    }
+
+    /// What the Pod asks for and this network cannot give.
+    fn say_what_is_ignored(&self) {
+        let mounts = self.machine.units.iter().any(|unit| {
+            // The token's volume is there by default; processes find the token by its variable.
+            let mounts = list(&unit.container.raw, "/volumeMounts").iter();
+            mounts.map(|mount| text(mount, "/mountPath")).any(|path| !path.starts_with(TOKEN_MOUNT))
+        });
+        if mounts {
+            let text = "volumes are not mounted: processes share the machine's files";
+            self.host.warn(&self.pod, "VolumesNotMounted", text);
         }
     }
 
@@ -224,7 +243,8 @@ impl Worker {
                 self.machine.started(slot, run, id, pid, now);
                 // The tables of before this start may show its predecessor's sockets.
                 self.host.sweep.refresh().await;
-                self.judge_one(slot, true);
+                self.walk(slot);
+                self.judge_one(slot);
                 self.run_hook_after_start(slot, run);
             }
             Event::CannotStart { slot, run, why } => {
@@ -245,42 +265,49 @@ impl Worker {
 
     //--- listeners ---
 
+    /// Judges all containers if the tables changed. A look at the tables is never
+    /// put off; a walk through processes is made when listeners outside the
+    /// Pods' addresses changed (or one of them was the container's), and not too often.
     fn judge_all(&mut self, now: Moment) {
-        let due = self.walk_at_ms.is_some_and(|at| at <= now.ms);
-        if due {
-            self.walk_at_ms = None;
-            self.walked_ms = now.ms;
-        }
-        // A look at the tables alone costs nothing: it is never put off.
-        if std::mem::take(&mut self.look) || due {
+        if std::mem::take(&mut self.look) {
+            let doubted = self.machine.units.iter().filter_map(Unit::running);
+            let doubted =
+                doubted.map(|r| &r.listening).any(|l| matches!(l, Listening::Elsewhere(_)));
+            if doubted || self.sockets.borrow().strays != self.walked.1 {
+                self.walk_at_ms.get_or_insert(now.ms.max(self.walked.0 + WALK_EVERY_MS));
+            }
             for slot in 0..self.machine.units.len() {
-                self.judge_one(slot, due);
+                self.judge_one(slot);
+            }
+        }
+        if self.walk_at_ms.is_some_and(|at| at <= now.ms) {
+            self.walk_at_ms = None;
+            self.walked = (now.ms, self.sockets.borrow().strays);
+            for slot in 0..self.machine.units.len() {
+                self.walk(slot);
+                self.judge_one(slot);
             }
         }
     }
 
-    fn judge_one(&mut self, slot: Slot, walk: bool) {
-        let now = self.host.now();
+    /// Finds out which sockets a container has.
+    fn walk(&mut self, slot: Slot) {
+        let running = self.machine.units.get(slot).and_then(Unit::running);
+        let Some(pid) = running.map(|running| running.pid) else { return };
+        self.inodes.insert(slot, proc::socket_inodes(proc::descendants(pid)));
+    }
+
+    fn judge_one(&mut self, slot: Slot) {
         let Some(unit) = self.machine.units.get(slot) else { return };
-        let Some(running) = unit.running() else { return };
         let found = if self.host.config.network.shares_sockets() {
-            let ports = &unit.container.ports;
             let sockets = self.sockets.borrow().clone();
-            let own = || match walk {
-                true => proc::socket_inodes(proc::descendants(running.pid)),
-                false => HashSet::new(),
-            };
-            let found = judge(ports, &self.addresses, &sockets, own);
-            // Without the walk, only listeners at the Pod's address prove anything.
-            if !walk && (found != Listening::Fine || ports.is_empty()) {
-                return;
-            }
-            found
+            let own = || self.inodes.get(&slot).cloned().unwrap_or_default();
+            judge(&unit.container.ports, &self.addresses, &sockets, own)
         } else {
             Listening::Fine
         };
         let run = unit.run;
-        self.machine.listens(slot, run, found, now);
+        self.machine.listens(slot, run, found, self.host.now());
     }
 
     //--- actions ---
@@ -459,6 +486,10 @@ impl Worker {
         match self.host.patch_status(&self.pod, patch).await {
             Ok(written) => {
                 self.backoff.reset();
+                // The others show in the containers' own events.
+                if let Some(remark) = report.remark.filter(|r| r.reason == "ListensElsewhere") {
+                    self.host.warn(&self.pod, remark.reason, &remark.message);
+                }
                 self.pod = Pod::of(Arc::new(written));
                 true
             }
