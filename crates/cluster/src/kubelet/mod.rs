@@ -26,6 +26,7 @@
 mod addresses;
 mod env;
 mod hollow;
+mod host;
 mod listeners;
 mod logs;
 mod machine;
@@ -36,45 +37,29 @@ mod probes;
 mod problem;
 mod proc;
 mod process;
+mod reconcile;
 mod status;
 pub mod supervise;
 mod worker;
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::BTreeMap,
     fs, io,
-    io::Write,
-    net::{IpAddr, SocketAddr},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
-    path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    net::SocketAddr,
+    os::unix::fs::DirBuilderExt,
+    path::PathBuf,
+    sync::{Arc, Mutex},
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use portolan_apiserver::{
     Status, kinds,
-    registry::{
-        Caller, Cidr, DeleteOptions, Patch, Preconditions, Registry, Subresource, WriteOptions,
-    },
+    registry::{Caller, Cidr, Registry},
 };
 use portolan_runtime::Tasks;
-use serde_json::{Value, json};
-use tokio::{
-    sync::{Semaphore, watch},
-    time::Instant,
-};
+use tokio::{sync::Semaphore, time::Instant};
 
-use self::{
-    addresses::Addresses,
-    env::{Env, Given, Lookup},
-    hollow::Responder,
-    listeners::Sweep,
-    logs::Logs,
-    machine::Moment,
-    pod::Pod,
-    status::Report,
-    worker::{Outcome, Worker},
-};
+use self::{addresses::Addresses, host::Host, listeners::Sweep, logs::Logs, reconcile::Kubelet};
 pub use self::{
     logs::LOG_BYTES_DEFAULT,
     machine::RestartPacing,
@@ -83,13 +68,8 @@ pub use self::{
     process::Shim,
 };
 use crate::{
-    controllers::{
-        events::Recorder,
-        runner::{self, Next},
-    },
-    informer::{Change, Informer, Informers, ObjectKey},
-    object,
-    queue::Queue,
+    controllers::{events::Recorder, runner},
+    informer::Informers,
 };
 
 /// The Node's name unless told otherwise.
@@ -98,12 +78,6 @@ pub const NODE_NAME_DEFAULT: &str = "portolan";
 /// Pods that are reconciled at once. The work is small, and most of it is
 /// waiting for the disk: these many writes share one fsync.
 const WORKERS: usize = 32;
-
-/// Pause before another look for a free address.
-const ADDRESS_RETRY: Duration = Duration::from_secs(1);
-
-/// Pause before another try to bind a hollow Pod's blocked ports.
-const BLOCKED_RETRY: Duration = Duration::from_secs(3);
 
 /// Mode of files that hold tokens, and of their folders.
 const FILE_MODE: u32 = 0o600;
@@ -199,39 +173,6 @@ fn unix_ms() -> u64 {
         .map_or(0, |passed| u64::try_from(passed.as_millis()).unwrap_or(u64::MAX))
 }
 
-/// A Pod that the kubelet acts on.
-enum Entry {
-    Process(watch::Sender<Option<Arc<Value>>>),
-    Hollow(Responder),
-}
-
-#[derive(Default)]
-struct Entries {
-    by_uid: HashMap<String, Entry>,
-    /// The Pod that has a name now.
-    uids: BTreeMap<ObjectKey, String>,
-}
-
-/// What all parts of the kubelet share.
-pub(crate) struct Host {
-    config: Config,
-    api: ApiDoor,
-    registry: Registry,
-    caller: Caller,
-    pods: Informer,
-    services: Informer,
-    addresses: Mutex<Vec<Addresses>>,
-    entries: Mutex<Entries>,
-    queue: Arc<Queue<ObjectKey>>,
-    sweep: Sweep,
-    logs: Arc<Logs>,
-    events: Recorder,
-    permits: Arc<Semaphore>,
-    tasks: Tasks,
-    began: Instant,
-    parent_env: Env,
-}
-
 /// Starts the kubelet: announces its Node, then follows the Pods bound to it
 /// until the tasks' shutdown. Its Pods' processes have ended when the tasks have.
 pub async fn start(
@@ -302,380 +243,5 @@ fn open_more_files() {
     limit.current = limit.maximum;
     if let Err(error) = setrlimit(Resource::Nofile, limit) {
         tracing::debug!(%error, "the limit of open files stays as it is");
-    }
-}
-
-impl Host {
-    fn now(&self) -> Moment {
-        let passed = self.began.elapsed().as_millis();
-        Moment { ms: u64::try_from(passed).unwrap_or(u64::MAX), unix_s: unix_ms() / 1000 }
-    }
-
-    fn entries(&self) -> MutexGuard<'_, Entries> {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn addresses(&self) -> MutexGuard<'_, Vec<Addresses>> {
-        self.addresses.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn folder(&self, uid: &str) -> PathBuf {
-        self.config.data_dir.join("pods").join(logs::safe(uid))
-    }
-
-    /// Folders of Pods that went while no kubelet was there.
-    fn clear_leftovers(&self, pods_dir: &Path) {
-        let known: HashSet<String> =
-            self.pods.list(None).iter().map(|pod| logs::safe(object::uid(pod))).collect();
-        for entry in fs::read_dir(pods_dir).into_iter().flatten().flatten() {
-            if !known.contains(&*entry.file_name().to_string_lossy())
-                && let Err(error) = fs::remove_dir_all(entry.path())
-            {
-                tracing::warn!(path = %entry.path().display(), %error, "a Pod's files stay behind");
-            }
-        }
-    }
-
-    /// Puts into the queue what has changed. Runs in informer callbacks: must
-    /// not look at informers while it holds a lock.
-    fn follow(host: &Arc<Host>) {
-        let this = host.clone();
-        host.pods.on_change(move |change| this.pod_changed(change));
-        let this = host.clone();
-        host.services.on_change(move |change| {
-            let namespace = change.key.namespace.clone();
-            let entries = this.entries();
-            let near = entries.uids.range(ObjectKey::new(&namespace, "")..);
-            for (key, uid) in near.take_while(|(key, _)| key.namespace == namespace) {
-                if let Some(Entry::Hollow(_)) = entries.by_uid.get(uid) {
-                    this.queue.add(key.clone());
-                }
-            }
-        });
-    }
-
-    fn pod_changed(&self, change: &Change<'_>) {
-        if let Some(pod) = change.new {
-            let mut ranges = self.addresses();
-            for address in pod::addresses(pod) {
-                ranges.iter_mut().for_each(|range| range.note(object::uid(pod), address));
-            }
-        }
-        let replaced = change
-            .old
-            .filter(|old| change.new.is_none_or(|new| object::uid(new) != object::uid(old)));
-        if let Some(old) = replaced
-            && !self.entries().by_uid.contains_key(object::uid(old))
-        {
-            self.release(object::uid(old));
-        }
-        let ours = |pod: &&Arc<Value>| object::text(pod, "/spec/nodeName") == self.config.node_name;
-        if change.sides().any(|pod| ours(&pod)) {
-            self.queue.add(change.key.clone());
-        }
-    }
-
-    fn release(&self, uid: &str) {
-        self.addresses().iter_mut().for_each(|range| range.release(uid));
-    }
-
-    /// An address of each range; `Err` names the range that has none left.
-    fn take_addresses(&self, pod: &Pod) -> Result<Vec<IpAddr>, String> {
-        if pod.host_network {
-            return Ok(vec![self.config.network.host_ip()]);
-        }
-        let mut taken = Vec::new();
-        for range in self.addresses().iter_mut() {
-            let wanted = pod.addresses.iter().copied().find(|a| range.range().contains(*a));
-            match range.take(&pod.uid, wanted) {
-                Some(address) => taken.push(address),
-                None => return Err(range.range().to_string()),
-            }
-        }
-        Ok(taken)
-    }
-
-    /// What every container of a Pod is told; writes its token.
-    fn given(&self, pod: &Pod) -> Result<Given, String> {
-        let folder = self.folder(&pod.uid);
-        let (token, ca) = (folder.join("token"), folder.join("ca.crt"));
-        let write = || -> io::Result<()> {
-            fs::DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(&folder)?;
-            let minted = self.registry.mint_pod_token(&pod.namespace, &pod.name, &pod.uid);
-            write_private(&token, minted.as_bytes())?;
-            write_private(&ca, self.api.ca_pem.as_bytes())
-        };
-        write().map_err(|error| format!("{}: {error}", folder.display()))?;
-        let api = self.api.address;
-        let (host, port) = (api.ip().to_string(), api.port().to_string());
-        let own = [
-            ("PORTOLAN_API", format!("https://{api}")),
-            ("PORTOLAN_TOKEN_FILE", token.display().to_string()),
-            ("PORTOLAN_CA_FILE", ca.display().to_string()),
-            ("PORTOLAN_BIN", self.config.executable.display().to_string()),
-            ("KUBERNETES_SERVICE_HOST", host),
-            ("KUBERNETES_SERVICE_PORT", port.clone()),
-            ("KUBERNETES_SERVICE_PORT_HTTPS", port),
-        ];
-        let own = own.into_iter().map(|(name, value)| (name.to_owned(), value));
-        let own = self.config.environment.clone().into_iter().chain(own).collect();
-        Ok(Given { parent: self.parent_env.clone(), own })
-    }
-
-    fn warn(&self, pod: &Pod, reason: &str, message: &str) {
-        self.events.report("kubelet", &pod.raw, "Warning", reason, message);
-    }
-
-    fn links(&self, pod: &Pod) -> Env {
-        if object::at(&pod.raw, "/spec/enableServiceLinks") == Some(&Value::Bool(false)) {
-            return Env::new();
-        }
-        let services = self.services.list(Some(&pod.namespace));
-        env::service_links(services.iter().map(|service| &**service))
-    }
-
-    async fn patch_status(&self, pod: &Pod, patch: Value) -> Result<Value, Status> {
-        let (part, options) = (Some(Subresource::Status), WriteOptions::default());
-        let patch = Patch::Merge(patch);
-        self.registry
-            .patch(&self.caller, &kinds::PODS, &pod.namespace, &pod.name, part, patch, &options)
-            .await
-    }
-
-    /// Confirms that nothing of a Pod runs any more. Fine if it is gone already.
-    async fn delete_pod(&self, pod: &Pod) -> Result<(), Status> {
-        let options = DeleteOptions {
-            grace_period_seconds: Some(0),
-            preconditions: Preconditions { uid: Some(pod.uid.clone()), resource_version: None },
-            ..DeleteOptions::default()
-        };
-        let (namespace, name) = (&pod.namespace, &pod.name);
-        match self.registry.delete(&self.caller, &kinds::PODS, namespace, name, &options).await {
-            Ok(_) => Ok(()),
-            // Gone, or another Pod has the name by now.
-            Err(status) if status.is_not_found() || status.code == 409 => Ok(()),
-            Err(status) => Err(status),
-        }
-    }
-
-    /// Everything of a Pod that is gone and whose processes have ended.
-    fn clean_up(&self, uid: &str) {
-        self.config.network.detach(uid);
-        self.release(uid);
-        self.logs.remove(uid);
-        let folder = self.folder(uid);
-        if let Err(error) = fs::remove_dir_all(&folder)
-            && error.kind() != io::ErrorKind::NotFound
-        {
-            tracing::warn!(folder = %folder.display(), %error, "a Pod's files stay behind");
-        }
-    }
-
-    /// The Pod with this uid has lost its name: its object is gone.
-    fn let_go(self: &Arc<Self>, uid: &str) {
-        let mut entries = self.entries();
-        match entries.by_uid.get(uid) {
-            // It cleans up when its processes have ended.
-            Some(Entry::Process(updates)) => {
-                if updates.is_closed() {
-                    entries.by_uid.remove(uid);
-                    drop(entries);
-                    self.clean_up(uid);
-                } else {
-                    updates.send_replace(None);
-                }
-            }
-            Some(Entry::Hollow(responder)) => {
-                responder.leave();
-                let (this, uid) = (self.clone(), uid.to_owned());
-                self.tasks.spawn("hollow pod", async move {
-                    tokio::select! {
-                        () = tokio::time::sleep(hollow::LINGER) => {}
-                        () = this.tasks.shutdown().cancelled() => {}
-                    }
-                    this.entries().by_uid.remove(&uid);
-                    this.clean_up(&uid);
-                });
-            }
-            None => {
-                drop(entries);
-                self.clean_up(uid);
-            }
-        }
-    }
-
-    fn start_worker(self: &Arc<Self>, pod: Pod, addresses: Vec<IpAddr>) {
-        let (updates, receiver) = watch::channel(Some(pod.raw.clone()));
-        let uid = pod.uid.clone();
-        self.entries().by_uid.insert(uid.clone(), Entry::Process(updates));
-        let worker = Worker::new(self.clone(), pod, addresses, receiver);
-        let this = self.clone();
-        self.tasks.spawn("pod", async move {
-            // An ended Pod's entry stays until its object goes: `let_go` finds
-            // that nobody listens and cleans up.
-            if worker.run().await == Outcome::Gone {
-                this.entries().by_uid.remove(&uid);
-                this.clean_up(&uid);
-            }
-        });
-    }
-}
-
-fn write_private(path: &Path, content: &[u8]) -> io::Result<()> {
-    let mut options = fs::OpenOptions::new();
-    options.write(true).create(true).truncate(true).mode(FILE_MODE);
-    options.open(path)?.write_all(content)
-}
-
-impl Lookup for Host {
-    fn config_map(&self, namespace: &str, name: &str) -> Option<Arc<Value>> {
-        self.registry.get(&kinds::CONFIG_MAPS, namespace, name).ok().map(Arc::new)
-    }
-
-    fn secret(&self, namespace: &str, name: &str) -> Option<Arc<Value>> {
-        self.registry.get(&kinds::SECRETS, namespace, name).ok().map(Arc::new)
-    }
-}
-
-/// Brings one Pod after the other to what its object asks for.
-struct Kubelet(Arc<Host>);
-
-impl runner::Worker for Kubelet {
-    type Key = ObjectKey;
-
-    async fn reconcile(&self, key: &ObjectKey) -> Result<Next, Status> {
-        let host = &self.0;
-        let pod = host.pods.get(&key.namespace, &key.name);
-        let pod = pod.filter(|pod| object::text(pod, "/spec/nodeName") == host.config.node_name);
-        let former = {
-            let mut entries = host.entries();
-            match &pod {
-                Some(pod) => entries.uids.insert(key.clone(), object::uid(pod).to_owned()),
-                None => entries.uids.remove(key),
-            }
-        };
-        if let Some(former) = former.filter(|f| pod.as_ref().is_none_or(|p| object::uid(p) != f)) {
-            host.let_go(&former);
-        }
-        let Some(pod) = pod else { return Ok(Next::Done) };
-        let known = match host.entries().by_uid.get(object::uid(&pod)) {
-            Some(Entry::Process(updates)) => {
-                updates.send_replace(Some(pod.clone()));
-                // Nobody there: it has ended, and only its object is left.
-                if !updates.is_closed() || !object::is_deleting(&pod) {
-                    return Ok(Next::Done);
-                }
-                false
-            }
-            Some(Entry::Hollow(_)) => true,
-            None => false,
-        };
-        let pod = Pod::of(pod);
-        if pod.deletion_grace_s.is_some() {
-            if let Some(Entry::Hollow(responder)) = host.entries().by_uid.get(&pod.uid) {
-                responder.leave();
-            }
-            return self.end(&pod).await;
-        }
-        if known || !pod.has_ended() { self.run(key, pod, known).await } else { Ok(Next::Done) }
-    }
-}
-
-impl Kubelet {
-    /// Nothing of the Pod runs: it may go.
-    async fn end(&self, pod: &Pod) -> Result<Next, Status> {
-        if pod.deletion_grace_s == Some(0)
-            && !object::list(&pod.raw, "/metadata/finalizers").is_empty()
-        {
-            // Confirmed already; whoever holds the finalizer is next.
-            return Ok(Next::Done);
-        }
-        self.0.delete_pod(pod).await.map(|()| Next::Done)
-    }
-
-    async fn run(&self, key: &ObjectKey, pod: Pod, known: bool) -> Result<Next, Status> {
-        let host = &self.0;
-        let addresses = match host.take_addresses(&pod) {
-            Ok(addresses) => addresses,
-            Err(range) => return self.without_address(&pod, &range).await,
-        };
-        if let Err(error) = host.config.network.attach(&pod.uid, &addresses) {
-            return Err(Status::internal(format!("cannot attach Pod {key}: {error}")));
-        }
-        if pod.is_process() {
-            host.start_worker(pod, addresses);
-            return Ok(Next::Done);
-        }
-        self.run_hollow(pod, &addresses, known).await
-    }
-
-    async fn run_hollow(
-        &self,
-        pod: Pod,
-        addresses: &[IpAddr],
-        known: bool,
-    ) -> Result<Next, Status> {
-        let host = &self.0;
-        let services = host.services.list(Some(&pod.namespace));
-        let wanted = hollow::wanted_ports(&pod, services.iter().map(|service| &**service));
-        let host_ip = host.config.network.host_ip();
-        let address = addresses.first().copied().unwrap_or(host_ip);
-        let (report, blocked) = {
-            let mut entries = host.entries();
-            let entry = entries.by_uid.entry(pod.uid.clone()).or_insert_with(|| {
-                Entry::Hollow(Responder::new(&pod.name, address, host.permits.clone()))
-            });
-            let Entry::Hollow(responder) = entry else { return Ok(Next::Done) };
-            responder.listen_on(&wanted);
-            let report = responder.report(&pod, addresses, host_ip, host.now().unix_s);
-            (report, !responder.blocked().is_empty())
-        };
-        if !known && object::annotation(&pod.raw, HOLLOW_ANNOTATION) != Some("true") {
-            self.mark_hollow(&pod).await?;
-        }
-        self.write(&pod, &report).await?;
-        Ok(if blocked { Next::After(BLOCKED_RETRY) } else { Next::Done })
-    }
-
-    async fn mark_hollow(&self, pod: &Pod) -> Result<(), Status> {
-        let host = &self.0;
-        let mark =
-            json!({"metadata": {"uid": pod.uid, "annotations": {HOLLOW_ANNOTATION: "true"}}});
-        let (mark, options) = (Patch::Merge(mark), WriteOptions::default());
-        let (namespace, name) = (&pod.namespace, &pod.name);
-        host.registry
-            .patch(&host.caller, &kinds::PODS, namespace, name, None, mark, &options)
-            .await
-            .map(drop)
-    }
-
-    async fn without_address(&self, pod: &Pod, range: &str) -> Result<Next, Status> {
-        let waiting = |c: &pod::Container| {
-            let state = json!({"waiting": {"reason": "ContainerCreating"}});
-            status::container_status(&c.name, &c.image, "", "", state)
-        };
-        let report = Report {
-            phase: "Pending",
-            initialised: pod.init.is_empty(),
-            ready: false,
-            remark: Some(problem::addresses_exhausted(range)),
-            unready: pod.main.iter().map(|c| c.name.clone()).collect(),
-            addresses: Vec::new(),
-            host_ip: self.0.config.network.host_ip(),
-            seen_unix_s: self.0.now().unix_s,
-            init_statuses: pod.init.iter().map(waiting).collect(),
-            statuses: pod.main.iter().map(waiting).collect(),
-        };
-        self.write(pod, &report).await?;
-        Ok(Next::After(ADDRESS_RETRY))
-    }
-
-    async fn write(&self, pod: &Pod, report: &Report) -> Result<(), Status> {
-        let Some(patch) = status::patch(report, pod, self.0.now().unix_s) else { return Ok(()) };
-        self.0.patch_status(pod, patch).await?;
-        if let Some(problem) = report.remark.as_ref().filter(|remark| remark.has_code()) {
-            self.0.warn(pod, problem.reason, &problem.message);
-        }
-        Ok(())
     }
 }

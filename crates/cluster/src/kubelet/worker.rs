@@ -29,8 +29,8 @@ use tokio::{
 };
 
 use super::{
-    Host,
     env::{self, Given},
+    host::Host,
     listeners::{Listening, Sockets, judge},
     machine::{Action, EXIT_UNKNOWN, Ended, Machine, Moment, Obstacle, Slot, Unit},
     pod::{Container, Hook, Pod},
