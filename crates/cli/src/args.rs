@@ -343,7 +343,7 @@ pub struct DigArgs {
 /// `portolan register`
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "Example:\n  \
-    portolan register reviews --address 127.0.0.1:9080 --version v4 -n demo")]
+    portolan register reviews --address 127.0.0.1:9080 --interface-version v4 -n demo")]
 pub struct RegisterArgs {
     /// The interface that the process offers
     pub interface: String,

@@ -1,12 +1,13 @@
 //! How services reach each other: by name through DNS and the virtual IP, or by
 //! subscription with a balancer in the client.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
+use portolan_sdk::{Registered, Registration, Registry, RoundRobin};
 use serde_json::Value;
 use thiserror::Error;
 
-use crate::{Failure, Service, lookup};
+use crate::{Service, lookup};
 
 /// One call may take so long; the demo's services answer in milliseconds.
 const TIMEOUT: Duration = Duration::from_secs(3);
@@ -62,6 +63,56 @@ impl Caller {
     }
 
     async fn get(&self, address: SocketAddr, path: &str) -> reqwest::Result<Value> {
-        self.http.get(format!("http://{address}{path}")).send().await?.error_for_status()?.json().await
+        self.http
+            .get(format!("http://{address}{path}"))
+            .send()
+            .await?
+            .error_for_status()?
+            .json()
+            .await
+    }
+}
+
+/// Registers a service on its own Pod, once it listens.
+pub(crate) async fn register(
+    service: &Service,
+    listen: SocketAddr,
+) -> Result<Registered, portolan_sdk::Error> {
+    let registry = Registry::from_env().await?;
+    let registration = Registration {
+        version: Some(service.version.clone()),
+        methods: vec!["reviews".to_owned()],
+        ..Registration::new(&service.name, "http", listen)
+    };
+    registry.register(registration).await
+}
+
+/// The processes that offer an interface, each in its turn.
+pub(crate) struct Reviews {
+    balancer: RoundRobin,
+}
+
+/// Follows the processes that offer `reviews`.
+pub(crate) async fn subscribe() -> Result<Reviews, portolan_sdk::Error> {
+    let registry = Registry::from_env().await?;
+    Ok(Reviews { balancer: RoundRobin::new(registry.subscribe("reviews").await?) })
+}
+
+impl Reviews {
+    /// Calls the next process; where the connection is refused, the one after.
+    pub(crate) async fn call(&self, caller: &Caller, path: &str) -> Result<Value, CallError> {
+        let mut tried = Vec::new();
+        loop {
+            let Some(instance) = self.balancer.pick_excluding(&tried) else {
+                return Err(CallError::Nobody("reviews"));
+            };
+            let address = instance.socket_address();
+            match caller.get(address, path).await {
+                Err(error) if error.is_connect() && tried.len() + 1 < TRIES => tried.push(address),
+                answer => {
+                    return answer.map_err(|error| CallError::Http("reviews".to_owned(), error));
+                }
+            }
+        }
     }
 }

@@ -23,6 +23,9 @@ use tokio::net::TcpListener;
 
 pub use pages::MANIFESTS;
 
+/// The namespace of the demo.
+pub const NAMESPACE: &str = "demo";
+
 /// The port of every service of the demo.
 pub const PORT: u16 = 9080;
 
@@ -70,7 +73,8 @@ pub(crate) struct Service {
 
 /// Runs one service until it is asked to end (SIGTERM).
 pub async fn run(config: Config) -> Result<(), Failure> {
-    let environment = |name: &'static str| std::env::var(name).map_err(|_| Failure::Environment(name));
+    let environment =
+        |name: &'static str| std::env::var(name).map_err(|_| Failure::Environment(name));
     let listen = match config.listen {
         Some(listen) => listen,
         None => {
@@ -94,7 +98,7 @@ pub async fn run(config: Config) -> Result<(), Failure> {
             (pages::reviews(service), Some(registration))
         }
         "productpage" => {
-            let reviews = call::subscribe("reviews").await?;
+            let reviews = call::subscribe().await?;
             (pages::productpage(service, reviews), None)
         }
         _ => return Err(Failure::Unknown(config.service)),
@@ -105,7 +109,7 @@ pub async fn run(config: Config) -> Result<(), Failure> {
 
 /// Waits for SIGTERM, then takes the registration back, so that subscribers
 /// stop calling before the last answer is given.
-async fn asked_to_end(registration: Option<call::Registration>) {
+async fn asked_to_end(registration: Option<portolan_sdk::Registered>) {
     let terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate());
     if let Ok(mut terminate) = terminate {
         terminate.recv().await;

@@ -38,11 +38,15 @@ pub(crate) async fn address(name: &str) -> io::Result<IpAddr> {
         };
         let answer = buffer.get(..received?).unwrap_or_default();
         if answer.get(..2) == question.get(..2) {
-            return first_address(answer)
-                .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("no address for {name}")));
+            return first_address(answer).ok_or_else(|| {
+                io::Error::new(io::ErrorKind::NotFound, format!("no address for {name}"))
+            });
         }
     }
-    Err(io::Error::new(io::ErrorKind::TimedOut, format!("the DNS server does not answer for {name}")))
+    Err(io::Error::new(
+        io::ErrorKind::TimedOut,
+        format!("the DNS server does not answer for {name}"),
+    ))
 }
 
 fn question(name: &str) -> io::Result<Vec<u8>> {

@@ -47,3 +47,13 @@ async fn create(client: &Client, object: DynamicObject) -> Result<()> {
         }
     }
 }
+
+/// The virtual IP of a Service.
+pub(crate) async fn cluster_ip(client: &Client, namespace: &str, name: &str) -> Result<String> {
+    let gvk = GroupVersionKind::gvk("", "v1", "Service");
+    let resource = ApiResource::from_gvk_with_plural(&gvk, "services");
+    let services: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &resource);
+    let service = services.get(name).await?;
+    let address = service.data.pointer("/spec/clusterIP").and_then(|address| address.as_str());
+    Ok(address.with_context(|| format!("Service {namespace}/{name} has no address"))?.to_owned())
+}

@@ -6,6 +6,7 @@ mod apply;
 mod config;
 mod data_dir;
 mod register;
+mod signals;
 mod tour;
 mod up;
 
@@ -79,7 +80,13 @@ async fn run(cli: Cli) -> Exit {
 }
 
 async fn demo(args: portolan_cli::args::DemoArgs) -> anyhow::Result<Exit> {
-    anyhow::bail!("not yet {args:?}")
+    portolan_demo::run(portolan_demo::Config {
+        service: args.service,
+        version: args.version,
+        listen: args.listen,
+    })
+    .await?;
+    Ok(Exit::Fine)
 }
 
 /// An error with what caused it, in one line.

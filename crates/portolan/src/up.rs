@@ -18,16 +18,17 @@ use portolan_cli::{
     output::{Exit, Output},
 };
 use portolan_cluster::kubelet;
-use portolan_model::{SourceReport, Version};
+use portolan_model::{ServiceKey, SourceReport, Version};
 use portolan_runtime::{Clock, Metrics, Problems, Readiness, Shutdown, SystemClock, Tasks};
 use portolan_sources::{file, kubernetes};
 use portolan_wire::Addresses;
-use tokio::{signal::unix, sync::mpsc};
+use tokio::sync::mpsc;
 
 use crate::{
     apply,
     config::{self, StaticSource},
     data_dir::DataDir,
+    signals::Signals,
     tour,
 };
 
@@ -38,6 +39,9 @@ const BATCHES_MAX: usize = 64;
 /// How long everything may take to end after it was asked to: the longest grace
 /// period that a demo process needs, and some.
 const FINISH: Duration = Duration::from_secs(20);
+
+/// How long `up` waits for the demo before it says where things are anyway.
+const DEMO_PATIENCE: Duration = Duration::from_secs(30);
 
 /// What is to run.
 pub(crate) struct Wanted {
@@ -96,7 +100,7 @@ pub(crate) async fn run(wanted: Wanted, output: &mut Output) -> Result<Exit> {
     };
 
     let started = start(&wanted, &shared, &data_dir, pod_cidrs, service_cidrs, statics);
-    let (running, addresses) = match started.await {
+    let Started { running, addresses, productpage } = match started.await {
         Ok(started) => started,
         Err(error) => {
             shared.tasks.shutdown().cancel();
@@ -104,13 +108,21 @@ pub(crate) async fn run(wanted: Wanted, output: &mut Output) -> Result<Exit> {
             return Err(error);
         }
     };
-    announce(&wanted, &addresses, &data_dir, output)?;
+    announce(&wanted, &addresses, productpage.as_deref(), &data_dir, output)?;
     let fell_over = signals.wait(shared.tasks.shutdown()).await;
     data_dir.withdraw();
     shared.tasks.shutdown().cancel();
     shared.tasks.finish(FINISH).await;
     running.finish().await;
     Ok(if fell_over { Exit::Problem } else { Exit::Fine })
+}
+
+/// Everything that has started.
+struct Started {
+    running: portolan_cluster::Running,
+    addresses: Addresses,
+    /// Where the demo's page is, when there is a demo.
+    productpage: Option<String>,
 }
 
 async fn start(
@@ -120,7 +132,8 @@ async fn start(
     pod_cidrs: Vec<Cidr>,
     service_cidrs: Vec<Cidr>,
     statics: Vec<StaticSource>,
-) -> Result<(portolan_cluster::Running, Addresses)> {
+) -> Result<Started> {
+    let mut productpage = None;
     let mut addresses = Addresses {
         data_dir: data_dir.path().display().to_string(),
         pid: std::process::id(),
@@ -164,14 +177,11 @@ async fn start(
         start_sources(shared, &kubeconfig, statics).await?;
         synced(shared).await;
         if up.demo {
-            let client = kubernetes::connect(Some(&kubeconfig)).await?;
-            apply::create_all(&client, include_str!("../../../examples/demo.yaml"))
-                .await
-                .context("the demo")?;
+            productpage = Some(start_demo(shared, &kubeconfig).await.context("the demo")?);
         }
     }
     data_dir.publish(&addresses)?;
-    Ok((running, addresses))
+    Ok(Started { running, addresses, productpage })
 }
 
 async fn start_faces(
@@ -283,9 +293,34 @@ async fn synced(shared: &Shared) {
     shared.readiness.wait().await;
 }
 
+/// Creates the demo, and waits until its page can be called. Returns its URL.
+async fn start_demo(shared: &Shared, kubeconfig: &Path) -> Result<String> {
+    let client = kubernetes::connect(Some(kubeconfig)).await?;
+    apply::create_all(&client, portolan_demo::MANIFESTS).await?;
+    let address = apply::cluster_ip(&client, portolan_demo::NAMESPACE, "productpage").await?;
+    let page = ServiceKey::kubernetes(portolan_demo::NAMESPACE, "productpage");
+    let reviews = ServiceKey::registry(portolan_demo::NAMESPACE, "reviews");
+    let serving = |key: &ServiceKey| {
+        shared.hub.snapshot().service(key).is_some_and(|entry| entry.served().next().is_some())
+    };
+    let mut subscriber = shared.hub.subscribe();
+    let both = async {
+        while !(serving(&page) && serving(&reviews)) {
+            if subscriber.next().await.is_none() {
+                break;
+            }
+        }
+    };
+    if tokio::time::timeout(DEMO_PATIENCE, both).await.is_err() {
+        tracing::warn!("the demo is slow to start; ask: portolan why svc/productpage -n demo");
+    }
+    Ok(format!("http://{address}:{}/productpage", portolan_demo::PORT))
+}
+
 fn announce(
     wanted: &Wanted,
     addresses: &Addresses,
+    productpage: Option<&str>,
     data_dir: &DataDir,
     output: &mut Output,
 ) -> Result<()> {
@@ -294,35 +329,9 @@ fn announce(
         return Ok(());
     }
     output.line(&tour::greeting(addresses, data_dir.is_temporary()))?;
-    if wanted.faces.as_ref().is_some_and(|up| up.demo) {
-        output.line(&tour::demo(addresses, "http://PRODUCTPAGE:9080/productpage"))?;
-    } else {
-        output.line("\n  Ctrl-C ends it.")?;
+    match productpage {
+        Some(productpage) => output.line(&tour::demo(addresses, productpage))?,
+        None => output.line("\n  Ctrl-C ends it.")?,
     }
     Ok(())
-}
-
-/// What asks the process to end.
-struct Signals {
-    interrupt: unix::Signal,
-    terminate: unix::Signal,
-}
-
-impl Signals {
-    fn new() -> Result<Self> {
-        let listen = |kind| unix::signal(kind).context("cannot listen for signals");
-        Ok(Self {
-            interrupt: listen(unix::SignalKind::interrupt())?,
-            terminate: listen(unix::SignalKind::terminate())?,
-        })
-    }
-
-    /// Waits for a signal, or for a part that fell over: then `true`.
-    async fn wait(mut self, shutdown: &Shutdown) -> bool {
-        tokio::select! {
-            _ = self.interrupt.recv() => false,
-            _ = self.terminate.recv() => false,
-            () = shutdown.cancelled() => true,
-        }
-    }
 }
