@@ -154,6 +154,12 @@ impl Informer {
         self.shared.kind
     }
 
+    /// Applies what the store has published, so that the `cached` reads that
+    /// follow are no older than this. Not for callbacks.
+    pub fn refresh(&self) {
+        self.shared.drain();
+    }
+
     /// The object as the store has it now. Not for callbacks.
     pub fn get(&self, namespace: &str, name: &str) -> Option<Object> {
         self.shared.drain();
@@ -449,6 +455,30 @@ mod tests {
         let mut seen = seen.lock().unwrap().clone();
         seen.retain(|change| !change.contains('b') && !change.starts_with('~'));
         assert_eq!(seen, ["+a", "+c", "+d"]);
+        tasks.shutdown().cancel();
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn readers_on_other_threads_see_their_own_writes() {
+        let options = Options { history_events: 50, ..Options::default() };
+        let store = Store::open(Backend::Memory, options).unwrap();
+        let tasks = Tasks::new(Shutdown::new());
+        let informer = Informers::new(store.clone(), tasks.clone()).of(&kinds::PODS);
+        let mut writers = tokio::task::JoinSet::new();
+        for writer in 0..8 {
+            let (store, informer) = (store.clone(), informer.clone());
+            writers.spawn(async move {
+                let name = format!("p{writer}");
+                for _ in 0..200 {
+                    put(&store, &name, "").await;
+                    let written = store.get(&key(&name)).unwrap().revision;
+                    let seen = informer.get("default", &name).unwrap();
+                    assert_eq!(object::revision(&seen), written);
+                }
+            });
+        }
+        writers.join_all().await;
+        assert_eq!(informer.list(None).len(), 8);
         tasks.shutdown().cancel();
     }
 }

@@ -50,6 +50,13 @@ pub(crate) enum Action {
     Delete(&'static Kind, Object, Option<Propagation>, Option<Note>),
 }
 
+/// Whether a creation was refused because its Namespace is on its way out: no
+/// failure, for whoever asked for it goes too.
+pub(crate) fn is_namespace_leaving(status: &Status) -> bool {
+    let causes = status.details.as_ref().map(|details| details.causes.as_slice());
+    causes.unwrap_or_default().iter().any(|cause| cause.reason == "NamespaceTerminating")
+}
+
 impl Action {
     fn note(&self) -> Option<&Note> {
         match self {
@@ -121,10 +128,10 @@ impl Hands {
                     let message = note.message.replace("{name}", name);
                     self.report(&note.about, "Normal", note.reason, &message);
                 }
-                (Err(status), Some((reason, prefix))) => {
+                (Err(status), Some((reason, prefix))) if !is_namespace_leaving(status) => {
                     self.report(&note.about, "Warning", reason, &format!("{prefix}{status}"));
                 }
-                (Err(_), None) => {}
+                (Err(_), _) => {}
             }
         }
         outcome.map(drop)

@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use portolan_apiserver::Status;
 use portolan_runtime::Tasks;
 
+use super::action::is_namespace_leaving;
 use crate::queue::Queue;
 
 /// Failures after which the log stops being discreet: conflicts between writers
@@ -58,6 +59,7 @@ async fn work<W: Worker>(name: &'static str, worker: &W, queue: &Queue<W::Key>) 
                     queue.add_after(key, pause);
                 }
             }
+            Err(status) if is_namespace_leaving(&status) => queue.done(&key),
             Err(status) => {
                 let pause = queue.failed(&key);
                 if pause >= FAILURES_QUIET {

@@ -21,7 +21,7 @@ use serde_json::Value;
 use self::plan::View;
 pub(crate) use self::{revision::hash as template_hash, world::resolve};
 use super::{
-    action::{Action, Hands},
+    action::{Action, Hands, is_namespace_leaving},
     claim::{Claim, claim},
     replicaset::{queue_owners, selector},
     runner::{Next, Worker},
@@ -71,6 +71,14 @@ impl Deployments {
         object::map_mut(&mut new, "status").insert("collisionCount".into(), collisions.into());
         self.hands.apply(vec![Action::UpdateStatus(&kinds::DEPLOYMENTS, new)]).await
     }
+
+    /// The new set was refused: say why, once.
+    async fn note_failure(&self, deployment: &Object, failure: &Status) -> Result<(), Status> {
+        let now_unix = self.hands.now_unix();
+        let new = status::with_failure(deployment, &failure.to_string(), now_unix);
+        let action = new.map(|new| Action::UpdateStatus(&kinds::DEPLOYMENTS, new));
+        self.hands.apply(action.into_iter().collect()).await
+    }
 }
 
 /// The last old Pod of a `Recreate` Deployment is gone: on with the new ones.
@@ -104,8 +112,15 @@ impl Worker for Deployments {
             pods: &|uid| self.pods.controlled_by(&key.namespace, uid),
             now_unix: self.hands.now_unix(),
         });
+        let makes_set = actions.iter().any(|action| matches!(action, Action::Create(..)));
         match self.hands.apply(actions).await {
-            Err(status) if status.is_already_exists() => self.note_collision(&deployment).await?,
+            Err(status) if makes_set && status.is_already_exists() => {
+                self.note_collision(&deployment).await?;
+            }
+            Err(status) if makes_set && !is_namespace_leaving(&status) => {
+                self.note_failure(&deployment, &status).await?;
+                return Err(status);
+            }
             outcome => outcome?,
         }
         Ok(again.map_or(Next::Done, Next::After))

@@ -8,7 +8,10 @@ use portolan_apiserver::registry::object::parse_timestamp;
 use serde_json::{Value, json};
 
 use super::world::World;
-use crate::object::{self, same};
+use crate::{
+    informer::Object,
+    object::{self, same},
+};
 
 const PROGRESSING: &str = "Progressing";
 const AVAILABLE: &str = "NewReplicaSetAvailable";
@@ -98,6 +101,16 @@ pub(super) fn note_created(world: &mut World, name: &str) {
         let new = condition(world, PROGRESSING, "True", "NewReplicaSetCreated", &message);
         set(&mut world.deployment, new, false);
     }
+}
+
+/// The Deployment, saying that the set for the template cannot be made; `None`
+/// when it says so already.
+pub(super) fn with_failure(deployment: &Object, failure: &str, now_unix: u64) -> Option<Value> {
+    let mut world = World::new(deployment, &[], now_unix);
+    let message = format!("Failed to create new replica set: {failure}");
+    let new = condition(&world, PROGRESSING, "False", "ReplicaSetCreateError", &message);
+    set(&mut world.deployment, new, false);
+    (world.deployment != **deployment).then_some(world.deployment)
 }
 
 /// The counts, and whether enough Pods are available.

@@ -274,3 +274,14 @@ fn steps_are_told() {
     sim.run(|_| {});
     assert_eq!(sim.events[1], format!("Scaled down replica set {name} from 2 to 1"));
 }
+
+#[test]
+fn a_set_that_cannot_be_made_is_told_once() {
+    let sim = Sim::new(1, rolling(json!(1), json!(0)));
+    let deployment: Object = Arc::new(sim.deployment);
+    let told = super::status::with_failure(&deployment, "no", 1000).unwrap();
+    let condition = object::condition(&told, "Progressing").unwrap();
+    assert_eq!(condition["reason"], "ReplicaSetCreateError");
+    assert_eq!(condition["message"], "Failed to create new replica set: no");
+    assert_eq!(super::status::with_failure(&Arc::new(told), "no", 1001), None);
+}

@@ -107,11 +107,12 @@ impl Worker for EndpointSlices {
             let mut times = self.trigger_times.lock().unwrap_or_else(PoisonError::into_inner);
             times.next(key, &service, &pods::selected(&service, &pods)).map(timestamp)
         };
+        self.nodes.refresh();
         let plan = plan::plan(&View {
             service: &service,
             pods: &pods,
             slices: &slices,
-            node: &|name| self.nodes.get("", name),
+            node: &|name| self.nodes.cached("", name),
             endpoints_max: ENDPOINTS_MAX_DEFAULT,
             trigger_time: trigger_time.as_deref().unwrap_or_default(),
         });

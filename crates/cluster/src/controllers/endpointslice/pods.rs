@@ -5,7 +5,6 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use portolan_apiserver::registry::LabelSelector;
 use serde_json::{Value, json};
 
 use crate::{
@@ -74,13 +73,18 @@ pub(crate) fn families(service: &Value) -> Vec<Family> {
 
 /// The Pods that a Service selects, of those in its namespace.
 pub(crate) fn selected(service: &Value, pods: &[Object]) -> Vec<Object> {
-    let Some(selector) = object::at(service, "/spec/selector") else { return Vec::new() };
-    let selector = LabelSelector::from_map(selector);
     let namespace = object::namespace(service);
     pods.iter()
-        .filter(|pod| object::namespace(pod) == namespace && selector.matches_object(pod))
+        .filter(|pod| object::namespace(pod) == namespace && selects(service, pod))
         .cloned()
         .collect()
+}
+
+/// Whether the labels of a Pod are those that a Service asks for. Without a
+/// parsed selector, because this runs for every Service at every change of a Pod.
+fn selects(service: &Value, pod: &Value) -> bool {
+    object::texts(service, "/spec/selector")
+        .all(|(key, value)| object::label(pod, key) == Some(value))
 }
 
 /// Whether a Pod has ended for good.
@@ -261,12 +265,7 @@ pub(crate) fn queue_services_of_pods(
     let (services, queue) = (services.clone(), queue.clone());
     pods.on_change(move |change| {
         for service in services.cached_list(Some(&change.key.namespace)) {
-            let selects = is_selecting(&service)
-                && change.sides().any(|pod| {
-                    let selector = object::at(&service, "/spec/selector");
-                    selector.is_some_and(|s| LabelSelector::from_map(s).matches_object(pod))
-                });
-            if selects {
+            if is_selecting(&service) && change.sides().any(|pod| selects(&service, pod)) {
                 queue.add(ObjectKey::of(&service));
             }
         }
