@@ -1,1 +1,82 @@
-//! What a process links: register, subscribe, balance.
+//! What a process links: register, find, subscribe, balance.
+//!
+//! The registry is the Kubernetes API, and nothing else has to run. A process
+//! writes what it offers onto its own Pod; whoever wants to call it watches
+//! the Pods of the namespace:
+//!
+//! ```text
+//!   provider                    Kubernetes API                     consumer
+//!   register() ──PATCH label──▶     Pod     ◀──LIST, WATCH by label── subscribe()
+//!              ──PATCH annotation─▶                                      │
+//!                                                  Snapshot ◀── cache ◀──┘
+//!                                                     │
+//!                                                  RoundRobin ── pick() ──▶ Instance
+//! ```
+//!
+//! A provider registers once it listens, and deregisters before it stops:
+//!
+//! ```no_run
+//! # async fn provide() -> Result<(), portolan_sdk::Error> {
+//! use portolan_sdk::{Registration, Registry};
+//!
+//! let registry = Registry::from_env().await?;
+//! let reviews = Registration {
+//!     version: Some("v1".into()),
+//!     methods: vec!["list".into()],
+//!     ..Registration::new("reviews", "http", ([127, 10, 0, 7], 9080).into())
+//! };
+//! let registered = registry.register(reviews).await?;
+//! // ... serve until SIGTERM ...
+//! registered.deregister().await?;
+//! # Ok(()) }
+//! ```
+//!
+//! A consumer subscribes once and picks for each call:
+//!
+//! ```no_run
+//! # async fn consume() -> Result<(), portolan_sdk::Error> {
+//! use portolan_sdk::{Registry, RoundRobin};
+//!
+//! let registry = Registry::from_env().await?;
+//! let reviews = RoundRobin::new(registry.subscribe("reviews").await?);
+//! if let Some(instance) = reviews.pick() {
+//!     println!("http://{}/reviews", instance.socket_address());
+//! }
+//! # Ok(()) }
+//! ```
+//!
+//! Where the answers come from is always told: a [`Snapshot`] says how old it
+//! is and whether the API is out of reach. Losing the API never empties it.
+//! Liveness is the Pod's word: an instance counts as available while its Pod is
+//! running, ready and not terminating, so a process that died without
+//! deregistering takes no calls, and nothing sends heartbeats.
+//!
+//! The Pod's ServiceAccount needs `get`, `list`, `watch` and `patch` on `pods`
+//! of its namespace; Portolan's embedded cluster gives each Pod a token that
+//! may do just that, to its own Pod. The environment is read as
+//! [`Builder`] tells.
+
+#![forbid(unsafe_code)]
+#![deny(missing_docs)]
+// Without `direct` nothing fills the cache yet.
+#![cfg_attr(not(feature = "direct"), allow(dead_code))]
+
+mod balance;
+mod cache;
+mod directory;
+mod error;
+mod instance;
+mod pod;
+mod subscription;
+
+#[cfg(feature = "direct")]
+mod direct;
+
+pub use balance::RoundRobin;
+#[cfg(feature = "direct")]
+pub use direct::{Builder, Registered, Registry};
+pub use error::Error;
+pub use instance::Instance;
+pub use portolan_dialects::{Dialect, EncodeError, Registration, app::App};
+pub use portolan_model::State;
+pub use subscription::{Delta, Snapshot, Subscription};
