@@ -453,13 +453,17 @@ async fn commands_that_cannot_be_run() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn first_asked_then_made_to_end() {
     let kube = Kube::start().await;
-    let (bye, hook) = (kube.path("bye"), kube.path("hook"));
-    let polite =
-        format!("trap 'echo bye > {}; exit 0' TERM; while :; do sleep 0.01; done", bye.display());
+    let (up, bye, hook) = (kube.path("up"), kube.path("bye"), kube.path("hook"));
+    let polite = format!(
+        "trap 'echo bye > {}; exit 0' TERM; echo > {}; while :; do sleep 0.01; done",
+        bye.display(),
+        up.display()
+    );
     let mut container = sh(&polite);
     container["lifecycle"] = json!({"preStop": {"exec": {"command": ["sh", "-c", format!("echo x > {}", hook.display())]}}});
     kube.create(&kinds::PODS, pod("polite", json!({}), container)).await;
     kube.ready("polite").await;
+    eventually("its trap", || up.exists()).await;
     kube.delete("polite", None).await.unwrap();
     kube.gone("polite").await;
     assert!(bye.exists() && hook.exists());
@@ -525,8 +529,12 @@ async fn probes_decide() {
     container["readinessProbe"] =
         json!({"httpGet": {"port": 8080}, "periodSeconds": 1, "failureThreshold": 1});
     kube.create(&kinds::PODS, pod("sick", json!({}), container)).await;
-    let message = kube.not_ready_for("sick", "PTL0202").await;
-    assert!(message.contains("503"), "{message}");
+    // Before it listens, the probe fails in another way.
+    kube.until("sick", "PTL0202 with 503", |pod| {
+        let message = object::text(object::condition(pod, "Ready")?, "/message");
+        (message.starts_with("PTL0202") && message.contains("503")).then_some(())
+    })
+    .await;
     fs::remove_file(&sick).unwrap();
     kube.ready("sick").await;
     fs::write(&sick, "").unwrap();
