@@ -82,6 +82,9 @@ pub struct Running {
     pub informers: Informers,
     node: Option<String>,
     api: apiserver::Running,
+    /// Ends the API; later than the rest, because processes that are asked to
+    /// end talk to it (they withdraw their registration).
+    api_shutdown: Shutdown,
     tasks: Tasks,
 }
 
@@ -101,6 +104,7 @@ impl Running {
     /// Waits until everything has ended after the shutdown, the store last.
     pub async fn finish(&self) {
         self.tasks.finish(TASKS_END).await;
+        self.api_shutdown.cancel();
         self.api.finish().await;
     }
 }
@@ -112,7 +116,9 @@ pub async fn start(config: Config, shutdown: Shutdown) -> Result<Running, StartE
     let loopback = LOOPBACK_ENDPOINTS.iter().filter_map(|range| range.parse::<Cidr>().ok());
     api_config.registry.pod_cidrs.extend(loopback);
     let service_cidrs = api_config.registry.service_cidrs.clone();
-    let api = apiserver::start(api_config, shutdown.clone()).await?;
+    let api_shutdown = Shutdown::new();
+    let end_api = api_shutdown.clone().drop_guard();
+    let api = apiserver::start(api_config, api_shutdown.clone()).await?;
     let tasks = Tasks::new(shutdown);
     let registry = api.registry.clone();
     let facts = Facts { api: api.address, service_cidrs };
@@ -134,6 +140,13 @@ pub async fn start(config: Config, shutdown: Shutdown) -> Result<Running, StartE
         let door = ApiDoor { address: api.address, ca_pem: api.ca_pem.clone() };
         kubelet::start(config, door, &registry, &informers, recorder, &tasks).await?;
     }
+    // Also when nobody waits for the end.
+    let rest = tasks.clone();
+    tokio::spawn(async move {
+        rest.shutdown().cancelled().await;
+        rest.finish(TASKS_END).await;
+        drop(end_api);
+    });
     Ok(Running {
         address: api.address,
         kubeconfig,
@@ -144,6 +157,7 @@ pub async fn start(config: Config, shutdown: Shutdown) -> Result<Running, StartE
         informers,
         node,
         api,
+        api_shutdown,
         tasks,
     })
 }

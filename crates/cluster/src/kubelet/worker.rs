@@ -155,7 +155,8 @@ impl Worker {
             for action in self.machine.advance(now) {
                 self.carry_out(action);
             }
-            for note in self.machine.take_notes() {
+            // Nobody writes Events any more when the kubelet ends.
+            for note in self.machine.take_notes().into_iter().filter(|_| !leaving) {
                 let kind = if note.warning { "Warning" } else { "Normal" };
                 self.host.events.report("kubelet", &self.pod.raw, kind, note.reason, &note.message);
             }
