@@ -157,8 +157,10 @@ impl Subscription {
         self.receiver.borrow().clone()
     }
 
-    /// Waits for a snapshot that this call has not given yet. `None`: nothing
-    /// will come any more, because the runtime that followed the API has ended.
+    /// Waits for a snapshot newer than those that this call has given, and than
+    /// the one there was when the subscription began. Being degraded, and being
+    /// so no longer, are changes too. `None`: nothing will come any more, because
+    /// the runtime that followed the API has ended.
     pub async fn changed(&mut self) -> Option<Arc<Snapshot>> {
         self.receiver.changed().await.ok()?;
         Some(self.receiver.borrow_and_update().clone())

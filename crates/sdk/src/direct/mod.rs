@@ -129,8 +129,10 @@ impl Registry {
     /// keeps the last good state and says that it is degraded.
     pub async fn subscribe(&self, interface: &str) -> Result<Subscription, Error> {
         let feed = self.feed();
-        let receiver = feed.directory.subscribe(interface);
+        let mut receiver = feed.directory.subscribe(interface);
         wait_first(&feed.directory, FIRST_LISTING_WITHIN).await?;
+        // The first listing is where the caller begins, not a change.
+        receiver.mark_unchanged();
         Ok(Subscription::new(interface, receiver, feed as Arc<dyn Any + Send + Sync>))
     }
 

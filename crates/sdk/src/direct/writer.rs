@@ -35,9 +35,10 @@ use crate::{Error, pod::Pod};
 
 /// The first pause after a conflict: the time of a round trip or two.
 const PAUSE_FIRST: Duration = Duration::from_millis(20);
-/// Longer than an API server takes to shed a burst.
-const PAUSE_MAX: Duration = Duration::from_secs(2);
-/// Together some 7 s of pauses. Each round one of the writers gets through, and
+/// The API server asks for one second when it sheds load (Retry-After of its
+/// priority and fairness).
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+/// Together some 5 s of pauses. Each round one of the writers gets through, and
 /// the jitter spreads the others.
 const TRIES_MAX: u32 = 12;
 
