@@ -1,5 +1,3 @@
-#![forbid(unsafe_code)]
-#![deny(missing_docs)]
 //! Kubernetes patches as pure functions over JSON: JSON patch, merge patch, strategic merge patch,
 //! server-side apply.
 //!
@@ -40,6 +38,9 @@
 //!
 //! Recursion follows the depth of the documents; parse them with a depth limit (`serde_json` stops
 //! at 128 by itself).
+
+#![forbid(unsafe_code)]
+#![deny(missing_docs)]
 
 pub mod apply;
 mod error;

@@ -88,6 +88,12 @@ pub(crate) async fn run(wanted: Wanted, output: &mut Output) -> Result<Exit> {
             statics.push(config::static_source(text)?);
         }
     }
+    // A list that cannot be read is told now; one that breaks later keeps its
+    // last good state.
+    for StaticSource { origin, path } in &statics {
+        let config = file::Config { origin: origin.clone(), path: path.clone() };
+        file::check(&config).await.context("--source-file")?;
+    }
     let data_dir = DataDir::take(wanted.flags.data_dir.as_deref(), wanted.flags.ephemeral)?;
     let signals = Signals::new()?;
     let shared = Shared {

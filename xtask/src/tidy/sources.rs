@@ -56,6 +56,11 @@ fn declaring_files(folder: &Path) -> Vec<std::path::PathBuf> {
     // `foo.rs` beside `foo/`.
     candidates.push(folder.with_extension("rs"));
     candidates.retain(|path| path.is_file());
+    // A benchmark is a root of its own.
+    if folder.file_name().is_some_and(|name| name == "benches") {
+        let benches = std::fs::read_dir(folder).into_iter().flatten().flatten();
+        candidates.extend(benches.map(|entry| entry.path()).filter(|path| path.is_file()));
+    }
     candidates
 }
 

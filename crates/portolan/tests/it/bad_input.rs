@@ -209,6 +209,7 @@ fn bad_flags_name_what_was_expected() {
         (&["up", "--service-cidr", "127.96.0.0/99"], "127.96.0.0/99"),
         (&["up", "--source-file", "svc=x.yaml"], "reserved"),
         (&["up", "--source-file", "plain"], "NAME=FILE"),
+        (&["up", "--source-file", "legacy=nothing.yaml"], "nothing.yaml"),
         (&["up", "--http-listen", "0.0.0.0:0", "--ephemeral"], "loopback"),
         (&["up", "--api-listen", "0.0.0.0:0", "--ephemeral"], "loopback"),
         (&["wait", "svc/x", "--timeout", "soon"], "30s"),

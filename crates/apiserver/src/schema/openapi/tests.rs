@@ -1,3 +1,5 @@
+//! What the OpenAPI documents must hold, kind by kind.
+
 use std::collections::HashSet;
 
 use serde_json::Value;

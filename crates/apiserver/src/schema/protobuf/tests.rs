@@ -1,3 +1,5 @@
+//! Bodies that real clients sent, and what they mean.
+
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use proptest::prelude::*;
