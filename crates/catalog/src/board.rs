@@ -12,8 +12,9 @@ use std::{
 use portolan_model::{Face, FaceId, Version};
 use tokio::sync::watch;
 
-/// Members that a board keeps; the oldest silent one makes room. 2,000 xDS
-/// clients and their nodes fit with room to spare.
+/// Members that a board keeps; the one that has been silent for longest makes
+/// room, and is counted ([`Board::forgotten`]). 2,000 xDS clients and their nodes
+/// fit with room to spare.
 pub(crate) const MEMBERS_MAX: usize = 16_384;
 
 /// What a member says of itself.
@@ -69,8 +70,37 @@ impl Convergence {
 /// of a face.
 #[derive(Debug)]
 pub struct Board {
-    members: Mutex<BTreeMap<FaceId, Option<Ack>>>,
+    members: Mutex<Members>,
     changed: watch::Sender<u64>,
+}
+
+#[derive(Debug, Default)]
+struct Members {
+    known: BTreeMap<FaceId, Option<Ack>>,
+    forgotten: u64,
+}
+
+impl Members {
+    /// The slot of a member, made where there is none yet.
+    fn slot(&mut self, id: &FaceId) -> &mut Option<Ack> {
+        if self.known.len() >= MEMBERS_MAX && !self.known.contains_key(id) {
+            self.make_room();
+        }
+        self.known.entry(id.clone()).or_insert(None)
+    }
+
+    fn make_room(&mut self) {
+        // One that has only just joined has said nothing yet and is no oldest.
+        let oldest = self
+            .known
+            .iter()
+            .min_by_key(|(_, ack)| ack.map_or(u64::MAX, |ack| ack.at_ms))
+            .map(|(id, _)| id.clone());
+        if let Some(oldest) = oldest {
+            self.known.remove(&oldest);
+            self.forgotten += 1;
+        }
+    }
 }
 
 impl Default for Board {
@@ -83,40 +113,32 @@ impl Board {
     /// A member joins: from now on `wait` waits for it.
     pub fn join(&self, id: FaceId) {
         self.edit(|members| {
-            if members.len() >= MEMBERS_MAX
-                && let Some(oldest) = members
-                    .iter()
-                    .min_by_key(|(_, ack)| ack.map_or(0, |ack| ack.at_ms))
-                    .map(|(id, _)| id.clone())
-            {
-                members.remove(&oldest);
-            }
-            members.entry(id).or_insert(None);
+            members.slot(&id);
         });
     }
 
     /// A member says what it serves. One that never joined joins by this.
     pub fn acknowledge(&self, id: &FaceId, ack: Ack) {
-        self.edit(|members| {
-            if let Some(slot) = members.get_mut(id) {
-                *slot = Some(ack);
-            } else {
-                members.insert(id.clone(), Some(ack));
-            }
-        });
+        self.edit(|members| *members.slot(id) = Some(ack));
     }
 
     /// A member leaves: nobody waits for it any more.
     pub fn leave(&self, id: &FaceId) {
         self.edit(|members| {
-            members.remove(id);
+            members.known.remove(id);
         });
     }
 
     /// All members.
     pub fn members(&self) -> Vec<Member> {
         let members = self.members.lock().unwrap_or_else(PoisonError::into_inner);
-        members.iter().map(|(id, ack)| Member { id: id.clone(), ack: *ack }).collect()
+        members.known.iter().map(|(id, ack)| Member { id: id.clone(), ack: *ack }).collect()
+    }
+
+    /// How many members had to make room for others. Nobody waits for those:
+    /// more than none means that the board is too small for what it serves.
+    pub fn forgotten(&self) -> u64 {
+        self.members.lock().unwrap_or_else(PoisonError::into_inner).forgotten
     }
 
     /// Who serves `version`, among the faces asked for (empty: all).
@@ -134,8 +156,44 @@ impl Board {
         self.changed.subscribe()
     }
 
-    fn edit(&self, edit: impl FnOnce(&mut BTreeMap<FaceId, Option<Ack>>)) {
+    fn edit(&self, edit: impl FnOnce(&mut Members)) {
         edit(&mut self.members.lock().unwrap_or_else(PoisonError::into_inner));
         self.changed.send_modify(|count| *count = count.wrapping_add(1));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use portolan_model::name;
+
+    use super::*;
+
+    fn id(number: usize) -> FaceId {
+        FaceId { face: Face::Xds, member: name(&format!("client-{number:05}")) }
+    }
+
+    fn ack(at_ms: u64) -> Ack {
+        Ack { version: Version::first(0), at_ms, residue_ms: 0 }
+    }
+
+    #[test]
+    fn the_longest_silent_makes_room_however_a_member_comes() {
+        let board = Board::default();
+        for number in 0..MEMBERS_MAX {
+            board.acknowledge(&id(number), ack(100 + number as u64));
+        }
+        assert_eq!((board.members().len(), board.forgotten()), (MEMBERS_MAX, 0));
+        // Who is on the board already displaces nobody.
+        board.join(id(5));
+        board.acknowledge(&id(0), ack(1_000_000));
+        assert_eq!((board.members().len(), board.forgotten()), (MEMBERS_MAX, 0));
+        // One by joining, one by acknowledging: the two oldest go, and the one
+        // that has only just joined stays.
+        board.join(id(MEMBERS_MAX));
+        board.acknowledge(&id(MEMBERS_MAX + 1), ack(2_000_000));
+        let known: Vec<FaceId> = board.members().into_iter().map(|member| member.id).collect();
+        assert_eq!((known.len(), board.forgotten()), (MEMBERS_MAX, 2));
+        assert!(known.contains(&id(0)) && known.contains(&id(MEMBERS_MAX)));
+        assert!(!known.contains(&id(1)) && !known.contains(&id(2)));
     }
 }

@@ -10,6 +10,7 @@ use crate::{
     Hub, PartStatus, ServiceEntry, Snapshot, SourceStatus,
     facts::{Facts, Touched},
     merge,
+    shards::copy_bytes,
 };
 
 /// Owns the next version. One task holds it; readers use the [`Hub`].
@@ -65,6 +66,9 @@ impl Catalog {
         observed_at_ms: u64,
         now_ms: u64,
     ) -> Option<Arc<Snapshot>> {
+        if touched.is_empty() {
+            return None;
+        }
         let current = self.hub.snapshot();
         let mut next = Snapshot::clone(&current);
         next.version = current.version.next();
@@ -77,8 +81,11 @@ impl Catalog {
         if cost == 0 {
             return None;
         }
+        // What sources count changes with nearly every report; it goes along with
+        // a version that there is anyway.
+        cost += self.commit_sources(&mut next, &touched.heard);
         let next = Arc::new(next);
-        self.hub.publish(next.clone(), cost);
+        self.hub.publish(next.clone(), cost + current.own_bytes());
         Some(next)
     }
 
@@ -86,19 +93,26 @@ impl Catalog {
     /// the services that have an endpoint on it.
     fn commit_workloads(&self, next: &mut Snapshot, touched: &mut Touched) -> usize {
         let mut cost = 0;
+        let mut explained = BTreeSet::new();
         for name in &touched.workloads {
             let key = FactKey::Workload(name.clone());
             let workload = self.facts.said(&key).find_map(|(_, fact)| match &**fact {
                 Fact::Workload(workload) => Some(Arc::new(workload.clone())),
                 _ => None,
             });
-            if next.workload(name) == workload.as_ref() {
+            let old = next.workload(name);
+            if old == workload.as_ref() {
                 continue;
             }
-            next.put_workload(name, workload);
-            cost += 512 + size_of::<Arc<()>>() * 4;
-            touch_services_of(next, name, &mut touched.services);
+            // A Pod that says the same about its endpoints as before touches no
+            // service: nearly all Pods of a first listing, and every label.
+            if merge::explanation(old.map(|pod| &**pod)) != merge::explanation(workload.as_deref())
+            {
+                explained.insert(name.clone());
+            }
+            cost += 512 + next.put_workload(name, workload);
         }
+        touch_services_of(next, &explained, &mut touched.services);
         cost
     }
 
@@ -122,13 +136,19 @@ impl Catalog {
             match (next.services.get(&shard, &key.name), entry) {
                 (None, None) => continue,
                 (Some(old), Some(new)) if merge::same_content(old, &new) => continue,
-                (_, Some(new)) => {
+                (old, Some(mut new)) => {
+                    // The declaration is shared with the version before.
+                    if let Some(old) = old
+                        && old.service == new.service
+                    {
+                        new.service = old.service.clone();
+                    }
                     cost += entry_cost(&new);
-                    next.services.insert(shard, key.name.clone(), Arc::new(new));
+                    cost += next.services.insert(shard, key.name.clone(), Arc::new(new));
                 }
                 (Some(old), None) => {
                     cost += entry_cost(old);
-                    next.services.remove(&shard, &key.name);
+                    cost += next.services.remove(&shard, &key.name);
                 }
             }
         }
@@ -196,13 +216,24 @@ impl Catalog {
     }
 }
 
-/// Notes the services that have an endpoint on a Pod. Services of the Pod's own
-/// namespace only: neither selectors nor registrations reach across.
-fn touch_services_of(snapshot: &Snapshot, pod: &ObjectName, touched: &mut BTreeSet<ServiceKey>) {
-    for origin in snapshot.origins() {
-        for entry in snapshot.services_in(&origin, &pod.namespace) {
-            if entry.endpoints.iter().any(|placed| placed.endpoint.target.as_ref() == Some(pod)) {
-                touched.insert(entry.service.key.clone());
+/// Notes the services that have an endpoint on one of the Pods. Services of the
+/// Pods' own namespaces only: neither selectors nor registrations reach across.
+/// One walk over a namespace serves all of its Pods, so that a storm of them
+/// does not cost a walk each.
+fn touch_services_of(
+    snapshot: &Snapshot,
+    pods: &BTreeSet<ObjectName>,
+    touched: &mut BTreeSet<ServiceKey>,
+) {
+    let namespaces: BTreeSet<&Name> = pods.iter().map(|pod| &pod.namespace).collect();
+    for origin in if pods.is_empty() { Vec::new() } else { snapshot.origins() } {
+        for namespace in &namespaces {
+            for entry in snapshot.services_in(&origin, namespace) {
+                let mut targets =
+                    entry.endpoints.iter().filter_map(|placed| placed.endpoint.target.as_ref());
+                if targets.any(|target| pods.contains(target)) {
+                    touched.insert(entry.service.key.clone());
+                }
             }
         }
     }
@@ -218,12 +249,13 @@ fn put<K: Ord + Clone, V: PartialEq>(
     if map.get(key).map(|old| &**old) == value.as_ref() {
         return 0;
     }
+    let copied = copy_bytes(map);
     let map = Arc::make_mut(map);
     match value {
         Some(value) => map.insert(key.clone(), Arc::new(value)),
         None => map.remove(key),
     };
-    256
+    256 + copied
 }
 
 /// Roughly what one kept entry holds: the list of endpoints, and the endpoints

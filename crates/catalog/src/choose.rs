@@ -5,7 +5,7 @@
 //! if none is ready, those that still serve while terminating; a Local policy
 //! keeps to the client's node.
 
-use portolan_model::{ClientView, Placed, TrafficPolicy};
+use portolan_model::{ClientView, Code, Endpoint, Placed, TrafficPolicy};
 
 use crate::snapshot::ServiceEntry;
 
@@ -23,30 +23,45 @@ pub enum Traffic {
 pub struct Chosen<'a> {
     /// In the order of the entry.
     pub endpoints: Vec<&'a Placed>,
-    /// Whether any endpoint anywhere could have been chosen. With none, traffic
-    /// is rejected; with some elsewhere (Local policy), it is dropped.
+    /// None is chosen, and elsewhere there is one: traffic is dropped (Local
+    /// policy). With none anywhere it is rejected.
     pub any_elsewhere: bool,
 }
 
-/// Chooses for a client.
+/// Chooses for a client, among all endpoints of a service. For a port of its
+/// virtual IP ask [`choose_among`].
 pub fn choose<'a>(entry: &'a ServiceEntry, view: &ClientView, traffic: Traffic) -> Chosen<'a> {
+    choose_among(entry, view, traffic, |_| true)
+}
+
+/// Chooses for a client, among the endpoints that `can` take this traffic. As in
+/// kube-proxy each port and each address family of a service stands for itself:
+/// that another port has a ready endpoint must not keep this one from falling
+/// back to those that terminate.
+pub fn choose_among<'a>(
+    entry: &'a ServiceEntry,
+    view: &ClientView,
+    traffic: Traffic,
+    can: impl Fn(&Endpoint) -> bool,
+) -> Chosen<'a> {
     let policy = match traffic {
         Traffic::Internal => entry.service.internal_policy,
         Traffic::External => entry.service.external_policy,
     };
-    let cluster = cluster_pool(entry, view);
+    let all: Vec<&Placed> = entry.endpoints.iter().filter(|placed| can(&placed.endpoint)).collect();
+    let cluster = cluster_pool(&all, view);
     let any = !cluster.is_empty();
     let endpoints = match policy {
         TrafficPolicy::Cluster => cluster,
-        TrafficPolicy::Local => local_pool(entry, view),
+        TrafficPolicy::Local => local_pool(&all, view),
     };
     Chosen { any_elsewhere: any && endpoints.is_empty(), endpoints }
 }
 
-fn cluster_pool<'a>(entry: &'a ServiceEntry, view: &ClientView) -> Vec<&'a Placed> {
-    let ready: Vec<&Placed> = entry.served().collect();
+fn cluster_pool<'a>(all: &[&'a Placed], view: &ClientView) -> Vec<&'a Placed> {
+    let ready: Vec<&Placed> = ready(all).collect();
     if ready.is_empty() {
-        return terminating(entry).collect();
+        return terminating(all).collect();
     }
     if let Some(node) = &view.node
         && let Some(near) =
@@ -63,16 +78,23 @@ fn cluster_pool<'a>(entry: &'a ServiceEntry, view: &ClientView) -> Vec<&'a Place
     ready
 }
 
-fn local_pool<'a>(entry: &'a ServiceEntry, view: &ClientView) -> Vec<&'a Placed> {
+fn local_pool<'a>(all: &[&'a Placed], view: &ClientView) -> Vec<&'a Placed> {
     let here = |placed: &&Placed| view.node.is_some() && placed.endpoint.node == view.node;
-    let ready: Vec<&Placed> = entry.served().filter(here).collect();
-    if ready.is_empty() { terminating(entry).filter(here).collect() } else { ready }
+    let ready: Vec<&Placed> = ready(all).filter(here).collect();
+    if ready.is_empty() { terminating(all).filter(here).collect() } else { ready }
 }
 
-fn terminating(entry: &ServiceEntry) -> impl Iterator<Item = &Placed> {
-    entry.endpoints.iter().filter(|placed| {
+fn ready<'a>(all: &[&'a Placed]) -> impl Iterator<Item = &'a Placed> {
+    all.iter().copied().filter(|placed| placed.verdict.is_served())
+}
+
+fn terminating<'a>(all: &[&'a Placed]) -> impl Iterator<Item = &'a Placed> {
+    all.iter().copied().filter(|placed| {
         let conditions = placed.endpoint.conditions;
-        conditions.serving && conditions.terminating && placed.endpoint.weight > 0
+        // Nothing else may speak against it: no weight 0, no duplicate, no
+        // Service that is missing.
+        let only = placed.verdict.reasons().iter().all(|reason| reason.code == Code::TERMINATING);
+        conditions.serving && conditions.terminating && only
     })
 }
 
@@ -95,4 +117,204 @@ fn hinted<'a>(
         .filter(|placed| placed.endpoint.hints.as_ref().is_some_and(|hints| here(hints)))
         .collect();
     (!near.is_empty()).then_some(near)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{net::IpAddr, sync::Arc};
+
+    use portolan_model::{
+        Conditions, EndpointPort, Hints, Reason, Service, ServiceKey, Transport, Verdict, Version,
+        name,
+    };
+
+    use super::*;
+
+    /// `last` of the address, node, condition, hints (`z:` zones, `n:` nodes).
+    type One = (u8, &'static str, &'static str, &'static str);
+
+    fn entry(policy: TrafficPolicy, all: &[One]) -> ServiceEntry {
+        let placed = all.iter().map(|(last, node, condition, hints)| {
+            let (conditions, verdict) = match *condition {
+                "ready" => (Conditions::READY, Verdict::Served),
+                "terminating" => (
+                    Conditions { ready: false, serving: true, terminating: true },
+                    Verdict::NotServed([Reason::plain(Code::TERMINATING)].into()),
+                ),
+                "duplicate" => (
+                    Conditions { ready: false, serving: true, terminating: true },
+                    Verdict::NotServed(
+                        [Code::TERMINATING, Code::DUPLICATE_ADDRESS].map(Reason::plain).into(),
+                    ),
+                ),
+                _ => (
+                    Conditions::NOT_READY,
+                    Verdict::NotServed([Reason::plain(Code::NOT_READY)].into()),
+                ),
+            };
+            let port = EndpointPort {
+                name: name(if *last < 100 { "http" } else { "grpc" }),
+                transport: Transport::Tcp,
+                port: Some(80),
+                app_protocol: None,
+            };
+            let named = |prefix: &str| {
+                let words = hints.split(' ').filter_map(|word| word.strip_prefix(prefix));
+                words.map(name).collect::<Vec<_>>()
+            };
+            let endpoint = Endpoint {
+                conditions,
+                node: Some(name(node)),
+                hints: Some(Arc::new(Hints { zones: named("z:"), nodes: named("n:") })),
+                ..Endpoint::new(IpAddr::from([127, 10, 0, *last]), Arc::new([port]))
+            };
+            Placed { endpoint: Arc::new(endpoint), verdict }
+        });
+        ServiceEntry {
+            service: Arc::new(Service {
+                internal_policy: policy,
+                ..Service::bare(ServiceKey::kubernetes("ns", "web"))
+            }),
+            endpoints: placed.collect(),
+            reasons: Arc::default(),
+            etag: 0,
+            changed: Version::first(0),
+            observed_at_ms: 0,
+        }
+    }
+
+    fn lasts(chosen: &Chosen<'_>) -> Vec<u8> {
+        let last = |placed: &&Placed| match placed.endpoint.address {
+            IpAddr::V4(v4) => v4.octets()[3],
+            IpAddr::V6(_) => 0,
+        };
+        chosen.endpoints.iter().map(last).collect()
+    }
+
+    /// What it is, the policy, the endpoints; who is chosen, and whether somebody
+    /// elsewhere could have been.
+    type Case = (&'static str, TrafficPolicy, &'static [One], &'static [u8], bool);
+
+    /// Each line is a case of kube-proxy's topology_test.go, restated.
+    #[test]
+    fn as_kube_proxy_chooses() {
+        use TrafficPolicy::{Cluster, Local};
+        let cases: &[Case] = &[
+            (
+                "all ready",
+                Cluster,
+                &[(1, "me", "ready", ""), (2, "b", "ready", "")],
+                &[1, 2],
+                false,
+            ),
+            ("none at all", Cluster, &[], &[], false),
+            ("none ready", Cluster, &[(1, "me", "not", "")], &[], false),
+            (
+                "terminating only while none is ready",
+                Cluster,
+                &[(1, "me", "terminating", ""), (2, "b", "ready", "")],
+                &[2],
+                false,
+            ),
+            (
+                "falls back to those that terminate and serve",
+                Cluster,
+                &[(1, "me", "terminating", "z:b"), (2, "b", "not", "")],
+                &[1],
+                false,
+            ),
+            (
+                "the duplicate of one that terminates is no second one",
+                Cluster,
+                &[(1, "me", "terminating", ""), (1, "b", "duplicate", "")],
+                &[1],
+                false,
+            ),
+            (
+                "the zone's own",
+                Cluster,
+                &[(1, "me", "ready", "z:a"), (2, "b", "ready", "z:b")],
+                &[1],
+                false,
+            ),
+            (
+                "one without hints turns them off",
+                Cluster,
+                &[(1, "me", "ready", "z:a"), (2, "b", "ready", "")],
+                &[1, 2],
+                false,
+            ),
+            (
+                "hints of what is not ready do not count",
+                Cluster,
+                &[(1, "me", "ready", "z:a"), (2, "b", "not", "")],
+                &[1],
+                false,
+            ),
+            (
+                "nobody for this zone: all",
+                Cluster,
+                &[(1, "me", "ready", "z:b"), (2, "b", "ready", "z:c")],
+                &[1, 2],
+                false,
+            ),
+            (
+                "the node before the zone",
+                Cluster,
+                &[(1, "me", "ready", "z:a n:me"), (2, "b", "ready", "z:a n:b")],
+                &[1],
+                false,
+            ),
+            (
+                "nobody for this node: the zone",
+                Cluster,
+                &[(1, "x", "ready", "z:a n:x"), (2, "b", "ready", "z:b n:b")],
+                &[1],
+                false,
+            ),
+            (
+                "local: hints do not narrow it",
+                Local,
+                &[(1, "me", "ready", "z:b"), (2, "b", "ready", "z:a")],
+                &[1],
+                false,
+            ),
+            (
+                "local: falls back on the node before it looks elsewhere",
+                Local,
+                &[(1, "me", "terminating", ""), (2, "b", "ready", "")],
+                &[1],
+                false,
+            ),
+            ("local: dropped, for elsewhere is one", Local, &[(2, "b", "ready", "")], &[], true),
+            ("local: refused, for there is none", Local, &[(2, "b", "not", "")], &[], false),
+        ];
+        let view =
+            ClientView { node: Some(name("me")), zone: Some(name("a")), ..ClientView::default() };
+        for (case, policy, all, expected, elsewhere) in cases {
+            let entry = entry(*policy, all);
+            let chosen = choose(&entry, &view, Traffic::Internal);
+            assert_eq!(lasts(&chosen), *expected, "{case}");
+            assert_eq!(chosen.any_elsewhere, *elsewhere, "{case}");
+        }
+    }
+
+    #[test]
+    fn a_client_without_a_place_has_no_local_endpoint() {
+        let entry = entry(TrafficPolicy::Local, &[(1, "me", "ready", "")]);
+        let chosen = choose(&entry, &ClientView::default(), Traffic::Internal);
+        assert!(chosen.endpoints.is_empty() && chosen.any_elsewhere);
+    }
+
+    #[test]
+    fn each_port_falls_back_for_itself() {
+        let all = &[(1, "me", "terminating", ""), (100, "me", "ready", "")];
+        let entry = entry(TrafficPolicy::Cluster, all);
+        let view = ClientView::default();
+        for (port, expected) in [("http", vec![1]), ("grpc", vec![100]), ("none", vec![])] {
+            let can = |endpoint: &Endpoint| endpoint.port(port, Transport::Tcp).is_some();
+            let chosen = choose_among(&entry, &view, Traffic::Internal, can);
+            assert_eq!(lasts(&chosen), expected, "{port}");
+        }
+    }
 }

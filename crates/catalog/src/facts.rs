@@ -23,7 +23,23 @@ pub(crate) struct Touched {
     pub(crate) namespaces: BTreeSet<Name>,
     pub(crate) nodes: BTreeSet<Name>,
     pub(crate) rejections: BTreeSet<(Name, ObjectName)>,
+    /// Sources whose state has changed.
     pub(crate) sources: BTreeSet<SourceId>,
+    /// Sources that have said anything: their counts are brought up to date with
+    /// the next version, and make none by themselves.
+    pub(crate) heard: BTreeSet<SourceId>,
+}
+
+impl Touched {
+    /// Whether nothing is left to commit.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.services.is_empty()
+            && self.workloads.is_empty()
+            && self.namespaces.is_empty()
+            && self.nodes.is_empty()
+            && self.rejections.is_empty()
+            && self.sources.is_empty()
+    }
 }
 
 /// A fact with the listing that last sighted it.
@@ -56,6 +72,21 @@ pub(crate) struct Source {
     said: BTreeMap<FactKey, Said>,
 }
 
+impl Source {
+    /// Whether an event shows that its part is connected again. A listing shows
+    /// it by its end only: one that begins and breaks off, time after time, must
+    /// not make the loss look young.
+    fn is_back(&self, event: &Event) -> bool {
+        match event {
+            Event::Begin { .. } | Event::Lost { .. } => false,
+            Event::Complete { .. } | Event::Alive { .. } => true,
+            Event::Sighting { part, .. } | Event::Gone { part, .. } => {
+                self.parts.get(part).is_none_or(|part| !part.listing_open)
+            }
+        }
+    }
+}
+
 /// All that all sources have said.
 #[derive(Debug, Default)]
 pub(crate) struct Facts {
@@ -78,9 +109,13 @@ impl Facts {
         event: Event,
         touched: &mut Touched,
     ) {
+        touched.heard.insert(source_id.clone());
         let source = self.sources.entry(source_id.clone()).or_default();
-        if !matches!(event, Event::Lost { .. }) && source.lost.remove(event.part()).is_some() {
-            source.since_ms = at_ms;
+        if source.is_back(&event) && source.lost.remove(event.part()).is_some() {
+            // The age of a loss is counted from its first part to its last.
+            if source.lost.is_empty() {
+                source.since_ms = at_ms;
+            }
             touched.sources.insert(source_id.clone());
         }
         match event {
@@ -153,16 +188,21 @@ impl Facts {
         touched: &mut Touched,
     ) {
         let Some(source) = self.sources.get_mut(source_id) else { return };
-        let old = source.said.get_mut(&key);
-        if let Some(old) = old
-            && *old.fact == *fact
-        {
+        if let Some(old) = source.said.get_mut(&key) {
+            if old.part != part {
+                // Another part tells it now; each is counted where it is told.
+                if let Some(teller) = source.parts.get_mut(&old.part) {
+                    teller.facts = teller.facts.saturating_sub(1);
+                }
+                if let Some(teller) = source.parts.get_mut(&part) {
+                    teller.facts += 1;
+                }
+                old.part = part.clone();
+            }
             old.listing = listing;
-            if old.part == part {
+            if *old.fact == *fact {
                 return;
             }
-            old.part = part;
-            return;
         }
         let moved = source.said.get(&key).and_then(|old| match &*old.fact {
             Fact::EndpointSlice(slice) => Some(slice.service.clone()),

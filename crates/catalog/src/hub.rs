@@ -87,7 +87,7 @@ impl Hub {
         let mut all: Vec<_> = history.kept.iter().map(|(snapshot, _)| snapshot.clone()).collect();
         drop(history);
         let current = self.snapshot();
-        if all.last().is_none_or(|last| last.version() != current.version()) {
+        if all.last().is_none_or(|last| !last.version().includes(current.version())) {
             all.push(current);
         }
         all
@@ -97,19 +97,23 @@ impl Hub {
     /// alone holds.
     pub(crate) fn publish(&self, snapshot: Arc<Snapshot>, cost: usize) {
         let version = snapshot.version();
-        let old = self.current.swap(snapshot);
+        // History first: a subscriber that polls between the two steps must find
+        // its version in one place or the other, or it would be reset for nothing.
+        let mut forgotten = Vec::new();
         {
             let mut history = self.history.lock().unwrap_or_else(PoisonError::into_inner);
             history.bytes += cost;
-            history.kept.push_back((old, cost));
+            history.kept.push_back((self.current.load_full(), cost));
             while history.kept.len() > HISTORY_VERSIONS_MAX || history.bytes > HISTORY_BYTES_MAX {
-                match history.kept.pop_front() {
-                    Some((_, cost)) => history.bytes -= cost,
-                    None => break,
-                }
+                let Some((snapshot, cost)) = history.kept.pop_front() else { break };
+                history.bytes -= cost;
+                forgotten.push(snapshot);
             }
         }
+        self.current.store(snapshot);
         self.wake.send_replace(version);
+        // Freed outside the lock: an old version may hold much.
+        drop(forgotten);
     }
 }
 
@@ -165,5 +169,84 @@ impl Subscriber {
             Some(before) => Update::Diff(Arc::new(before.diff(&now)), now),
             None => Update::Reset(now),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Publishes versions 1.. of `cost` bytes each.
+    fn hub(versions: u64, cost: usize) -> Arc<Hub> {
+        let hub = Hub::new(Version::first(1));
+        for seq in 1..=versions {
+            hub.publish(Arc::new(Snapshot::empty(Version { epoch: 1, seq })), cost);
+        }
+        hub
+    }
+
+    fn resumes(hub: &Arc<Hub>, epoch: u32, seq: u64) -> bool {
+        let update = hub.resume(Version { epoch, seq }).poll();
+        match &update {
+            Some(Update::Diff(diff, _)) => {
+                assert_eq!(diff.from.seq, seq);
+                true
+            }
+            Some(Update::Reset(_)) => false,
+            None => true,
+        }
+    }
+
+    #[test]
+    fn history_is_bounded_by_number_and_by_bytes() {
+        let max = HISTORY_VERSIONS_MAX as u64;
+        let many = hub(max + 10, 1);
+        assert!(resumes(&many, 1, max + 10) && resumes(&many, 1, 10));
+        assert!(!resumes(&many, 1, 9), "the oldest is gone");
+        assert_eq!(many.versions().len(), HISTORY_VERSIONS_MAX + 1);
+
+        let heavy = hub(10, HISTORY_BYTES_MAX / 4);
+        assert!(resumes(&heavy, 1, 6));
+        assert!(!resumes(&heavy, 1, 5));
+        let huge = hub(3, HISTORY_BYTES_MAX + 1);
+        assert!(resumes(&huge, 1, 3) && !resumes(&huge, 1, 2));
+        assert_eq!(huge.versions().len(), 1);
+    }
+
+    #[test]
+    fn versions_of_another_life_or_of_the_future_are_reset() {
+        let hub = hub(5, 1);
+        assert!(!resumes(&hub, 2, 3));
+        assert!(!resumes(&hub, 1, 6));
+        assert!(resumes(&hub, 1, 3));
+    }
+
+    /// A subscriber that polls while versions are published is never reset: its
+    /// version is to be found at every moment.
+    #[test]
+    fn no_moment_between_current_and_history() {
+        let hub = hub(1, 1);
+        let mut subscriber = hub.subscribe();
+        subscriber.poll();
+        let publisher = std::thread::spawn({
+            let hub = hub.clone();
+            move || {
+                for seq in 2..800 {
+                    hub.publish(Arc::new(Snapshot::empty(Version { epoch: 1, seq })), 1);
+                }
+            }
+        });
+        let mut seen = 1;
+        while seen < 799 {
+            match subscriber.poll() {
+                Some(Update::Diff(diff, _)) => {
+                    assert_eq!(diff.from.seq, seen);
+                    seen = diff.to.seq;
+                }
+                Some(Update::Reset(_)) => panic!("reset at {seen}"),
+                None => std::hint::spin_loop(),
+            }
+        }
+        publisher.join().unwrap();
     }
 }

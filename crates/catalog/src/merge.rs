@@ -2,9 +2,9 @@
 //! verdict on each.
 
 use std::{
+    cmp::Ordering,
     collections::BTreeMap,
     hash::{DefaultHasher, Hash, Hasher},
-    net::IpAddr,
     sync::Arc,
 };
 
@@ -14,9 +14,6 @@ use portolan_model::{
 };
 
 use crate::{facts::Facts, snapshot::ServiceEntry};
-
-/// What two endpoints must share to be the same one.
-type Identity<'a> = (IpAddr, &'a [EndpointPort], Option<&'a Name>);
 
 /// Merges what is known of a service. `None`: nothing is.
 pub(crate) fn entry<'w>(
@@ -32,11 +29,12 @@ pub(crate) fn entry<'w>(
         return None;
     }
     let reasons = service_reasons(key, &declarations, &endpoints);
+    let orphaned = declarations.is_empty() && key.origin.as_str() == Origin::KUBERNETES;
     let service = declarations
         .into_iter()
         .next()
         .map_or_else(|| Arc::new(undeclared(key, &endpoints)), |(_, service)| service);
-    let placed = place(&service, endpoints, workload);
+    let placed = place(&service, orphaned, endpoints, workload);
     let etag = etag(&service, &placed);
     Some(ServiceEntry {
         service,
@@ -56,32 +54,55 @@ pub(crate) fn same_content(a: &ServiceEntry, b: &ServiceEntry) -> bool {
         && a.reasons == b.reasons
 }
 
-/// All endpoints, each once, ordered by identity so that the order in which
-/// slices arrived leaves no trace. Where two slices tell of one endpoint (it is
-/// being moved between slices), the readier sighting counts.
+/// All endpoints, ordered by identity so that the order in which slices arrived
+/// leaves no trace. Where two slices tell of one endpoint (it is being moved
+/// between slices), the readier sighting counts. Two Pods that claim one address
+/// and the same ports both stay: the second is shown as the duplicate that it is.
 fn endpoints(facts: &Facts, key: &ServiceKey) -> Vec<Arc<Endpoint>> {
     let mut found: Vec<Arc<Endpoint>> =
         facts.slices(key).flat_map(|slice| slice.endpoints.iter().cloned()).collect();
     found.sort_by(|a, b| {
-        (a.address, &a.discriminator, port_order(a), !a.conditions.ready, !a.conditions.serving)
-            .cmp(&(
-                b.address,
-                &b.discriminator,
-                port_order(b),
-                !b.conditions.ready,
-                !b.conditions.serving,
-            ))
+        let rank =
+            |one: &Endpoint| (!one.conditions.ready, !one.conditions.serving, one.target.is_none());
+        identity_order(a, b).then_with(|| rank(a).cmp(&rank(b)))
     });
-    found.dedup_by(|b, a| identity(a) == identity(b));
-    found
+    let mut kept: Vec<Arc<Endpoint>> = Vec::with_capacity(found.len());
+    for endpoint in found {
+        let twins = kept.iter().rev().take_while(|before| same_place(before, &endpoint));
+        let mut same = twins.filter(|before| {
+            before.target == endpoint.target || before.target.is_none() || endpoint.target.is_none()
+        });
+        if same.next().is_none() {
+            kept.push(endpoint);
+        }
+    }
+    kept
 }
 
-fn identity(endpoint: &Endpoint) -> Identity<'_> {
-    (endpoint.address, &endpoint.ports, endpoint.discriminator.as_ref())
+/// Whether a client could not tell two endpoints apart.
+fn same_place(a: &Endpoint, b: &Endpoint) -> bool {
+    identity_order(a, b).is_eq()
 }
 
-fn port_order(endpoint: &Endpoint) -> Vec<(Name, portolan_model::Transport, Option<u16>)> {
-    endpoint.ports.iter().map(|port| (port.name.clone(), port.transport, port.port)).collect()
+fn identity_order(a: &Endpoint, b: &Endpoint) -> Ordering {
+    let ports = |one: &EndpointPort| {
+        (one.transport, one.port, one.app_protocol.as_ref().map(|p| p.as_str().to_owned()))
+    };
+    a.address.cmp(&b.address).then_with(|| a.discriminator.cmp(&b.discriminator)).then_with(|| {
+        // Endpoints of one slice share their ports: nearly always no comparison.
+        if Arc::ptr_eq(&a.ports, &b.ports) {
+            return Ordering::Equal;
+        }
+        let by_port = |(a, b): (&EndpointPort, &EndpointPort)| {
+            a.name.cmp(&b.name).then_with(|| ports(a).cmp(&ports(b)))
+        };
+        a.ports
+            .iter()
+            .zip(b.ports.iter())
+            .map(by_port)
+            .find(|order| order.is_ne())
+            .unwrap_or_else(|| a.ports.len().cmp(&b.ports.len()))
+    })
 }
 
 /// A service that only its endpoints tell of has the ports that they have.
@@ -124,36 +145,70 @@ fn service_reasons(
         .first()
         .is_some_and(|(_, service)| matches!(service.exposure, Exposure::ExternalName(_)));
     if endpoints.is_empty() && !alias {
-        reasons.push(Reason::plain(Code::NO_ENDPOINTS));
+        let detail = declarations.first().map(|(_, service)| selector_text(service));
+        reasons.push(Reason::new(Code::NO_ENDPOINTS, detail.unwrap_or_default()));
     }
     reasons
 }
 
+/// What chooses the Pods of a service, for people.
+fn selector_text(service: &Service) -> String {
+    if service.selector.is_empty() {
+        return "It has no selector: somebody else has to write its endpoints.".to_owned();
+    }
+    let pairs: Vec<String> =
+        service.selector.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    format!("Its selector is {}.", pairs.join(","))
+}
+
+/// Puts a verdict on each endpoint: every reason against it, in the order of the
+/// ladder's rungs. `orphaned`: Kubernetes endpoints whose Service does not exist.
 fn place<'w>(
     service: &Service,
+    orphaned: bool,
     endpoints: Vec<Arc<Endpoint>>,
     workload: impl Fn(&portolan_model::ObjectName) -> Option<&'w Arc<Workload>>,
 ) -> Vec<Placed> {
-    endpoints
-        .into_iter()
-        .map(|endpoint| {
-            let pod = endpoint.target.as_ref().and_then(&workload);
-            let reason = refusal(service, &endpoint, pod.map(|pod| &**pod));
-            let verdict = match reason {
-                None => Verdict::Served,
-                Some(reason) => Verdict::NotServed([reason].into()),
-            };
-            Placed { endpoint, verdict }
-        })
-        .collect()
+    let mut all: Vec<Placed> = Vec::with_capacity(endpoints.len());
+    for endpoint in endpoints {
+        let pod = endpoint.target.as_ref().and_then(&workload).map(|pod| &**pod);
+        let mut reasons = Vec::new();
+        if orphaned {
+            reasons.push(Reason::plain(Code::SERVICE_MISSING));
+        }
+        reasons.extend(unready(service, &endpoint, pod));
+        if endpoint.weight == 0 {
+            reasons.push(Reason::plain(Code::WEIGHT_ZERO));
+        }
+        if let Some(twin) = all.last()
+            && same_place(&twin.endpoint, &endpoint)
+        {
+            let detail = format!("{} has it.", twin.endpoint.display_name());
+            reasons.push(Reason::new(Code::DUPLICATE_ADDRESS, detail));
+        }
+        let verdict = match reasons.is_empty() {
+            true => Verdict::Served,
+            false => Verdict::NotServed(reasons.into()),
+        };
+        all.push(Placed { endpoint, verdict });
+    }
+    all
 }
 
-/// Why an endpoint is not handed out, or `None`. The slice decides whether; the
-/// Pod only says why.
-fn refusal(service: &Service, endpoint: &Endpoint, pod: Option<&Workload>) -> Option<Reason> {
-    if endpoint.weight == 0 {
-        return Some(Reason::plain(Code::WEIGHT_ZERO));
-    }
+/// What a Pod adds to the verdict on its endpoints: everything of it that
+/// [`unready`] reads. Equal explanations give equal verdicts.
+pub(crate) fn explanation(pod: Option<&Workload>) -> impl PartialEq + use<'_> {
+    let ended = |pod: &&Workload| matches!(&*pod.phase, "Succeeded" | "Failed");
+    (
+        pod.is_some_and(|pod| pod.terminating),
+        pod.filter(ended).map(|pod| &pod.phase),
+        pod.and_then(|pod| pod.not_ready.as_ref()),
+    )
+}
+
+/// Why an endpoint is not ready, or `None`. The slice decides whether; the Pod
+/// only says why. Reads of the Pod what [`explanation`] names and nothing else.
+fn unready(service: &Service, endpoint: &Endpoint, pod: Option<&Workload>) -> Option<Reason> {
     if endpoint.conditions.ready || service.publish_not_ready {
         return None;
     }

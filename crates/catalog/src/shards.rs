@@ -4,7 +4,7 @@
 //! into shards (one per namespace), a commit copies the list of shards and the
 //! one shard it changes; comparing two maps skips every shard that both share.
 
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{collections::BTreeMap, fmt, mem::size_of, sync::Arc};
 
 use crate::diff::Change;
 
@@ -76,22 +76,32 @@ impl<O: Ord + Clone, I: Ord + Clone, V: PartialEq> Shards<O, I, V> {
         self.shards.is_empty()
     }
 
-    /// Puts a value; the old map, if shared, stays as it was.
-    pub fn insert(&mut self, outer: O, inner: I, value: Arc<V>) {
-        Arc::make_mut(self.shards.entry(outer).or_default()).insert(inner, value);
+    /// Puts a value; the old map, if shared, stays as it was. Returns how many
+    /// bytes were copied for that.
+    pub fn insert(&mut self, outer: O, inner: I, value: Arc<V>) -> usize {
+        let shard = self.shards.entry(outer).or_default();
+        let copied = copy_bytes(shard);
+        Arc::make_mut(shard).insert(inner, value);
+        copied
     }
 
-    /// Takes a value away.
-    pub fn remove(&mut self, outer: &O, inner: &I) -> Option<Arc<V>> {
-        let shard = self.shards.get_mut(outer)?;
+    /// Takes a value away. Returns how many bytes were copied for that.
+    pub fn remove(&mut self, outer: &O, inner: &I) -> usize {
+        let Some(shard) = self.shards.get_mut(outer) else { return 0 };
         if !shard.contains_key(inner) {
-            return None;
+            return 0;
         }
-        let removed = Arc::make_mut(shard).remove(inner);
+        let copied = copy_bytes(shard);
+        Arc::make_mut(shard).remove(inner);
         if shard.is_empty() {
             self.shards.remove(outer);
         }
-        removed
+        copied
+    }
+
+    /// Roughly what a copy of the list of shards holds by itself.
+    pub(crate) fn list_bytes(&self) -> usize {
+        self.shards.len() * (size_of::<O>() + size_of::<Shard<I, V>>())
     }
 
     /// What turns `self` into `newer`, in order of keys.
@@ -117,12 +127,15 @@ impl<O: Ord + Clone, I: Ord + Clone, V: PartialEq> Shards<O, I, V> {
             let (outer, inner) = &change.key;
             match &change.after {
                 Some(value) => self.insert(outer.clone(), inner.clone(), value.clone()),
-                None => {
-                    self.remove(outer, inner);
-                }
-            }
+                None => self.remove(outer, inner),
+            };
         }
     }
+}
+
+/// What making a shared map one's own copies; 0 when nobody shares it.
+pub(crate) fn copy_bytes<K, V>(map: &Arc<BTreeMap<K, Arc<V>>>) -> usize {
+    if Arc::strong_count(map) == 1 { 0 } else { map.len() * (size_of::<K>() + size_of::<Arc<V>>()) }
 }
 
 /// Compares two maps value by value, skipping values that both share.

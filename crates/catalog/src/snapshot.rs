@@ -229,13 +229,25 @@ impl Snapshot {
         next
     }
 
-    /// Puts or removes a Pod and keeps the index of addresses true.
-    pub(crate) fn put_workload(&mut self, name: &ObjectName, workload: Option<Arc<Workload>>) {
-        if let Some(old) = self.workloads.remove(&name.namespace, &name.name) {
+    /// Roughly what each version holds for itself: the lists of shards.
+    pub(crate) fn own_bytes(&self) -> usize {
+        self.services.list_bytes() + self.workloads.list_bytes() + self.by_address.list_bytes()
+    }
+
+    /// Puts or removes a Pod and keeps the index of addresses true. Returns how
+    /// many bytes were copied for that.
+    pub(crate) fn put_workload(
+        &mut self,
+        name: &ObjectName,
+        workload: Option<Arc<Workload>>,
+    ) -> usize {
+        let mut copied = 0;
+        if let Some(old) = self.workload(name).cloned() {
+            copied += self.workloads.remove(&name.namespace, &name.name);
             for address in &old.addresses {
                 let shard = address_shard(*address);
                 if self.by_address.get(&shard, address).is_some_and(|owner| **owner == *name) {
-                    self.by_address.remove(&shard, address);
+                    copied += self.by_address.remove(&shard, address);
                 }
             }
         }
@@ -243,15 +255,16 @@ impl Snapshot {
             // A Pod that has ended no longer owns its address.
             if !matches!(&*workload.phase, "Succeeded" | "Failed") {
                 for address in &workload.addresses {
-                    self.by_address.insert(
+                    copied += self.by_address.insert(
                         address_shard(*address),
                         *address,
                         Arc::new(name.clone()),
                     );
                 }
             }
-            self.workloads.insert(name.namespace.clone(), name.name.clone(), workload);
+            copied += self.workloads.insert(name.namespace.clone(), name.name.clone(), workload);
         }
+        copied
     }
 }
 

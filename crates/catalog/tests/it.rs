@@ -231,6 +231,199 @@ fn convergence_waits_for_every_member() {
     assert!(!hub.board().convergence(Version { epoch: 8, seq: 1 }, &[]).is_reached());
 }
 
+#[test]
+fn a_loss_is_as_old_as_its_beginning_however_often_a_listing_breaks_off() {
+    let hub = hub();
+    let mut catalog = Catalog::new(hub.clone());
+    let at = |ms: u64, event: Event| SourceReport { observed_at_ms: ms, ..report("k", event) };
+    let status = |hub: &Hub| hub.snapshot().sources()[&SourceId::new("k")].clone();
+    catalog.apply([at(1, begin()), at(1, complete())], 1);
+    catalog.apply([at(1_000, lost())], 1_000);
+    // A listing begins, tells something, and breaks off.
+    for ms in [2_000, 3_000] {
+        catalog.apply([at(ms, begin()), at(ms, sight(service("a"))), at(ms, lost())], ms);
+        let status = status(&hub);
+        assert_eq!((status.lost.len(), status.since_ms), (1, 1_000));
+    }
+    // Back by a whole listing, or by a watch that goes on.
+    let listed = vec![at(4_000, begin()), at(4_000, complete())];
+    let watched = vec![at(6_000, sight(service("b")))];
+    for (back, ms) in [(listed, 4_000), (watched, 6_000)] {
+        catalog.apply(back, ms);
+        assert!(status(&hub).lost.is_empty());
+        assert_eq!(status(&hub).since_ms, ms);
+        catalog.apply([at(5_000, lost())], 5_000);
+    }
+}
+
+#[test]
+fn sources_count_what_they_tell_and_heartbeats_make_no_version() {
+    let hub = hub();
+    let mut catalog = Catalog::new(hub.clone());
+    let facts = |hub: &Hub, part: &str| {
+        hub.snapshot().sources()[&SourceId::new("k")].parts.get(part).map_or(0, |part| part.facts)
+    };
+    catalog.apply([begin(), complete()].map(|event| report("k", event)), 1);
+    assert_eq!(facts(&hub, PART), 0);
+    catalog.apply([report("k", sight(service("a")))], 2);
+    assert_eq!(facts(&hub, PART), 1);
+    // Another part of the source tells the same from now on, and changes it.
+    let (key, fact) = service("a");
+    let moved = Event::Sighting { part: name("other"), key: key.clone(), fact: Box::new(fact) };
+    catalog.apply([report("k", moved), report("k", sight(service("b")))], 3);
+    assert_eq!((facts(&hub, PART), facts(&hub, "other")), (1, 1));
+    catalog.apply([report("k", gone(key))], 4);
+    assert_eq!((facts(&hub, PART), facts(&hub, "other")), (1, 0));
+    let version = hub.snapshot().version();
+    assert!(catalog.apply([report("k", Event::Alive { part: name(PART) })], 5).is_none());
+    assert_eq!(hub.snapshot().version(), version);
+}
+
+/// The codes of each endpoint of service `a`, in order.
+fn codes(snapshot: &Snapshot) -> Vec<Vec<String>> {
+    let entry = snapshot.service(&ServiceKey::kubernetes("ns", "a")).cloned();
+    entry.map_or_else(Vec::new, |entry| {
+        let codes = |placed: &portolan_model::Placed| {
+            placed.verdict.reasons().iter().map(|reason| reason.code.to_string()).collect()
+        };
+        entry.endpoints.iter().map(codes).collect()
+    })
+}
+
+#[test]
+fn verdicts() {
+    let not_ready = Conditions::NOT_READY;
+    let leaving = Conditions { ready: false, serving: true, terminating: true };
+    let weighed = |weight, conditions| {
+        Arc::new(Endpoint { weight, ..Endpoint::clone(&endpoint(1, conditions)) })
+    };
+    let of_pod = |pod: &str, conditions| {
+        let target = Some(ObjectName::new("ns", pod));
+        Arc::new(Endpoint { target, ..Endpoint::clone(&endpoint(1, conditions)) })
+    };
+    let unbound =
+        || Arc::new(Endpoint { target: None, ..Endpoint::clone(&endpoint(1, Conditions::READY)) });
+    type Case = (&'static str, Vec<(FactKey, Fact)>, &'static [&'static [&'static str]]);
+    let cases: Vec<Case> = vec![
+        ("ready", vec![slice("s", "a", vec![endpoint(1, Conditions::READY)])], &[&[]]),
+        ("not ready", vec![slice("s", "a", vec![endpoint(1, not_ready)])], &[&["PTL0103"]]),
+        ("terminating", vec![slice("s", "a", vec![endpoint(1, leaving)])], &[&["PTL0104"]]),
+        ("weight 0", vec![slice("s", "a", vec![weighed(0, Conditions::READY)])], &[&["PTL0106"]]),
+        (
+            "not ready comes before weight 0 on the ladder",
+            vec![slice("s", "a", vec![weighed(0, not_ready)])],
+            &[&["PTL0103", "PTL0106"]],
+        ),
+        (
+            "the Pod says why",
+            vec![slice("s", "a", vec![endpoint(1, not_ready)]), pod(1, false)],
+            &[&["PTL0201"]],
+        ),
+        (
+            "two Pods with one address: the readier is served, the other is shown",
+            vec![slice("s", "a", vec![of_pod("old", not_ready), of_pod("new", Conditions::READY)])],
+            &[&[], &["PTL0103", "PTL0107"]],
+        ),
+        (
+            "one Pod in two slices is one endpoint",
+            vec![
+                slice("s", "a", vec![of_pod("x", not_ready)]),
+                slice("t", "a", vec![of_pod("x", Conditions::READY)]),
+            ],
+            &[&[]],
+        ),
+        (
+            "a slice by hand that names no Pod tells of the same endpoint",
+            vec![
+                slice("s", "a", vec![unbound()]),
+                slice("t", "a", vec![of_pod("x", Conditions::READY)]),
+            ],
+            &[&[]],
+        ),
+    ];
+    for (case, facts, expected) in cases {
+        let hub = hub();
+        let mut catalog = Catalog::new(hub.clone());
+        let all = [service("a")].into_iter().chain(facts.clone());
+        catalog.apply(all.map(|fact| report("k", sight(fact))), 1);
+        assert_eq!(codes(&hub.snapshot()), expected, "{case}");
+        // The other order, one by one.
+        let hub = self::hub();
+        let mut catalog = Catalog::new(hub.clone());
+        for fact in facts.into_iter().rev().chain([service("a")]) {
+            catalog.apply([report("k", sight(fact))], 1);
+        }
+        assert_eq!(codes(&hub.snapshot()), expected, "{case}, backwards");
+    }
+}
+
+#[test]
+fn endpoints_without_their_service_are_shown_and_not_served() {
+    let hub = hub();
+    let mut catalog = Catalog::new(hub.clone());
+    let orphans = slice("s", "a", vec![endpoint(1, Conditions::READY)]);
+    catalog.apply([report("k", sight(orphans))], 1);
+    assert_eq!(codes(&hub.snapshot()), [["PTL0102"]]);
+    catalog.apply([report("k", sight(service("a")))], 2);
+    assert_eq!(served(&hub.snapshot(), "a"), [address(1)]);
+}
+
+#[test]
+fn not_ready_addresses_are_served_where_the_service_publishes_them() {
+    let hub = hub();
+    let mut catalog = Catalog::new(hub.clone());
+    let key = ServiceKey::kubernetes("ns", "a");
+    let eager = Service { publish_not_ready: true, ..Service::bare(key.clone()) };
+    let eager = (FactKey::Service(key), Fact::Service(eager));
+    let facts = [eager, slice("s", "a", vec![endpoint(1, Conditions::NOT_READY)])];
+    catalog.apply(facts.map(|fact| report("k", sight(fact))), 1);
+    assert_eq!(served(&hub.snapshot(), "a"), [address(1)]);
+}
+
+#[test]
+fn a_pod_touches_only_services_whose_verdict_it_explains() {
+    let hub = hub();
+    let mut catalog = Catalog::new(hub.clone());
+    let facts =
+        [service("a"), slice("a-1", "a", vec![endpoint(1, Conditions::NOT_READY)]), pod(1, true)];
+    catalog.apply(facts.map(|fact| report("k", sight(fact))), 1);
+    let changed = |hub: &Hub| {
+        hub.snapshot().service(&ServiceKey::kubernetes("ns", "a")).map(|entry| entry.changed)
+    };
+    let before = changed(&hub);
+    // Its labels say nothing about the endpoint.
+    let (key, fact) = pod(1, true);
+    let Fact::Workload(workload) = fact else { panic!("no Pod") };
+    let labels = Arc::new(BTreeMap::from([(name("tier"), name("front"))]));
+    let labelled = Fact::Workload(Workload { labels, ..workload.clone() });
+    assert!(catalog.apply([report("k", sight((key.clone(), labelled)))], 2).is_some());
+    assert_eq!(changed(&hub), before);
+    // That it ends does, and so does that it is gone.
+    let ended = Fact::Workload(Workload { phase: name("Failed"), ..workload });
+    catalog.apply([report("k", sight((key.clone(), ended)))], 3);
+    assert_eq!(codes(&hub.snapshot()), [["PTL0108"]]);
+    catalog.apply([report("k", gone(key))], 4);
+    assert_eq!(codes(&hub.snapshot()), [["PTL0103"]]);
+}
+
+/// 10,000 services in one namespace: each version copies the list of them, and
+/// that counts for what the history may hold.
+#[test]
+fn what_versions_copy_counts_for_the_history() {
+    let hub = hub();
+    let mut catalog = Catalog::new(hub.clone());
+    let all = (0..10_000).map(|number| report("k", sight(service(&format!("svc-{number}")))));
+    catalog.apply(all, 1);
+    let copy = 10_000 * 24;
+    let kept_max = (64 << 20) / copy;
+    for step in 0..kept_max + 50 {
+        let one = vec![endpoint(1 + u8::from(step % 2 == 0), Conditions::READY)];
+        catalog.apply([report("k", sight(slice("s", "svc-7", one)))], 2);
+    }
+    let kept = hub.versions().len();
+    assert!(kept > kept_max / 2 && kept <= kept_max + 1, "{kept} of {kept_max}");
+}
+
 /// A small world, so that histories collide.
 fn any_fact() -> impl Strategy<Value = (FactKey, Fact)> {
     let conditions = prop_oneof![

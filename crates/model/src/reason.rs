@@ -138,6 +138,12 @@ codes! {
     DECLARED_TWICE = 109, "DeclaredTwice", Matched,
         "Another source declares the same service; the first by name counts.",
         "Give the source a name of its own, or remove one declaration.";
+    PORT_UNKNOWN = 110, "PortUnknown", Matched,
+        "Nothing is offered on this port.",
+        "Use one of the ports that are offered, or add the port to the Service.";
+    NO_LOCAL_ENDPOINT = 111, "NoLocalEndpoint", Published,
+        "The service keeps traffic on the client's node (policy Local), and has no endpoint there.",
+        "Run a Pod of the service on that node, or set internalTrafficPolicy: Cluster.";
     LISTENS_ELSEWHERE = 201, "ListensElsewhere", Ready,
         "The process listens on another address than its Pod's.",
         "Listen on the address in the environment variable POD_IP.";
@@ -174,6 +180,9 @@ codes! {
     PORT_FAILED = 305, "PortFailed", Acknowledged,
         "The virtual IP's port could not be opened.",
         "Mend what the system says; for too many open files, raise the limit (ulimit -n) and start again.";
+    FACE_ABSENT = 306, "FaceAbsent", Acknowledged,
+        "No member of this face is at work.",
+        "Start the face, or ask without it: leave it out of --on.";
 }
 
 impl Code {
@@ -191,7 +200,7 @@ impl Code {
     /// Reads `PTLnnnn`; `None` when no such code exists.
     pub fn parse(text: &str) -> Option<Self> {
         let digits = text.strip_prefix("PTL").or_else(|| text.strip_prefix("ptl"))?;
-        if digits.len() != 4 {
+        if digits.len() != 4 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
             return None;
         }
         let number: u16 = digits.parse().ok()?;
@@ -269,6 +278,7 @@ mod tests {
         }
         assert_eq!(Code::parse("PTL9999"), None);
         assert_eq!(Code::parse("PTL1"), None);
+        assert_eq!(Code::parse("PTL+001"), None);
         assert_eq!(Code::leading("PTL0201: listens"), Some(Code::LISTENS_ELSEWHERE));
         assert_eq!(Code::leading("no"), None);
     }

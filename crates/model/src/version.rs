@@ -71,6 +71,9 @@ impl FromStr for Version {
         {
             return Err(wrong());
         }
+        if !seq.bytes().all(|b| b.is_ascii_digit()) {
+            return Err(wrong());
+        }
         Ok(Self {
             epoch: u32::from_str_radix(epoch, 36).map_err(|_| wrong())?,
             seq: seq.parse().map_err(|_| wrong())?,
@@ -91,7 +94,7 @@ mod tests {
             assert_eq!(version.to_string(), text);
             assert_eq!(text.parse(), Ok(version));
         }
-        for wrong in ["", "k3f9", "k3f-1", "K3F9-1", "k3f9-", "k3f9-x", "+abc-1"] {
+        for wrong in ["", "k3f9", "k3f-1", "K3F9-1", "k3f9-", "k3f9-x", "+abc-1", "k3f9-+1"] {
             assert!(wrong.parse::<Version>().is_err(), "{wrong:?}");
         }
     }

@@ -9,10 +9,11 @@ use std::{
 
 use portolan_catalog::{
     ServiceEntry,
-    choose::{Traffic, choose},
+    choose::{Traffic, choose_among},
 };
 use portolan_model::{
-    ClientView, Code, Exposure, Reason, ServiceKey, ServicePort, SessionAffinity, Transport,
+    ClientView, Code, Endpoint, Exposure, Reason, ServiceKey, ServicePort, SessionAffinity,
+    Transport,
 };
 
 /// A Service with this label is served by another proxy (KEP-2447 of
@@ -95,18 +96,20 @@ fn endpoints(
     traffic: Traffic,
     rules: &Rules,
 ) -> Vec<SocketAddr> {
-    let mut found: Vec<SocketAddr> = choose(entry, &rules.view, traffic)
+    let behind = |endpoint: &Endpoint| {
+        let mut ports = endpoint.ports.iter();
+        ports.find(|own| own.name == port.name && own.transport == port.transport).cloned()
+    };
+    let can = |endpoint: &Endpoint| {
+        endpoint.address.is_ipv4() == front.is_ipv4() && behind(endpoint).is_some()
+    };
+    let mut found: Vec<SocketAddr> = choose_among(entry, &rules.view, traffic, can)
         .endpoints
         .into_iter()
-        .filter(|placed| placed.endpoint.address.is_ipv4() == front.is_ipv4())
         .filter_map(|placed| {
-            let endpoint = &placed.endpoint;
-            let declared = endpoint
-                .ports
-                .iter()
-                .find(|own| own.name == port.name && own.transport == port.transport)?;
             // An endpoint that takes any port is met on the service's own.
-            Some((endpoint.address, declared.port.unwrap_or(port.port)).into())
+            let number = behind(&placed.endpoint)?.port.unwrap_or(port.port);
+            Some((placed.endpoint.address, number).into())
         })
         .collect();
     found.sort_unstable();
@@ -116,7 +119,7 @@ fn endpoints(
 
 #[cfg(test)]
 mod tests {
-    use portolan_model::{Conditions, Endpoint, Service, TrafficPolicy};
+    use portolan_model::{Conditions, Service, TrafficPolicy};
     use portolan_testkit::{World, cluster_ip, endpoint, headless, port};
 
     use super::*;
