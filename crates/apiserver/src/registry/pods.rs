@@ -122,7 +122,6 @@ fn bound_pod(old: &Value, binding: &Value, node: &str, now: &str) -> Value {
         list.push(json!({
             "type": "PodScheduled",
             "status": "True",
-            "lastProbeTime": null,
             "lastTransitionTime": now,
         }));
     }

@@ -14,7 +14,7 @@ use super::{
     object::Encoded,
     rules, service,
 };
-use crate::{Cause, Kind, Status, kinds, store::Expect};
+use crate::{Cause, Kind, Status, kinds, schema, store::Expect};
 
 /// Attempts at a write that others keep overtaking. Each failure means that another write went
 /// through, so this is reached only under a storm on one object.
@@ -143,6 +143,9 @@ impl Registry {
             let record = self.get_record(kind, namespace, name)?;
             let old = object::parse(&record)?;
             let mut new = change(&old)?;
+            // What is stored has one spelling, whoever wrote it: otherwise the
+            // next writer would seem to change what it never touched.
+            schema::types::prune(kind, &mut new);
             if kind.has_generation && rules::is_new_generation(kind, &old, &new) {
                 bump_generation(&mut new);
             }

@@ -448,6 +448,8 @@ async fn a_pod_token_changes_only_its_own_registration() {
         }
     };
     let registration = json!({"metadata": {"labels": {"app.io/label": "app.io-value"}, "annotations": {"app.io/annotation": "W10="}}});
+    // Also between the binding and the kubelet's first word on its status.
+    world.registry.bind(&world.caller, "default", "mine", "node-1").await.unwrap();
     let now = patch(caller(uid), registration.clone()).await.unwrap();
     assert_eq!(now["metadata"]["annotations"]["app.io/annotation"], "W10=");
     for (who, change) in [
