@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::harness::{apart, binary, eventually, expect, run, up, up_with};
+use crate::harness::{apart, base64, binary, eventually, expect, run, up, up_with};
 
 #[test]
 fn an_object_that_does_not_validate_is_refused_and_not_stored() {
@@ -113,25 +113,6 @@ spec:
         let ran = up.try_portolan(&["why", "pod/plain"]);
         if ran.out.contains("PTL0001") { Err(ran.out) } else { Ok(()) }
     });
-}
-
-/// RFC 4648 with padding; the test's own, so that it does not trust ours.
-fn base64(bytes: &[u8]) -> String {
-    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::new();
-    for chunk in bytes.chunks(3) {
-        let bits = u32::from(chunk[0]) << 16
-            | u32::from(chunk.get(1).copied().unwrap_or(0)) << 8
-            | u32::from(chunk.get(2).copied().unwrap_or(0));
-        for place in 0..4 {
-            if place <= chunk.len() {
-                text.push(char::from(LETTERS[(bits >> (18 - 6 * place)) as usize & 63]));
-            } else {
-                text.push('=');
-            }
-        }
-    }
-    text
 }
 
 fn refused(flags: &[String], data: &std::path::Path) -> crate::harness::Ran {

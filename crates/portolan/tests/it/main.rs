@@ -12,6 +12,7 @@ mod demo;
 mod harness;
 mod kubectl;
 mod processes;
+mod reasons;
 mod restart;
 mod sources;
 mod wait;
