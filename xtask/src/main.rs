@@ -1,10 +1,11 @@
-//! One entry for developers: `cargo xtask test`, `tidy`, `bench`.
+//! One entry for developers: `cargo xtask test`, `tidy`, `bench`, `conformance`.
 
 #![forbid(unsafe_code)]
 // A developer's tool talks to a terminal.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod bench;
+mod conformance;
 mod test;
 mod tidy;
 
@@ -39,6 +40,12 @@ enum Task {
         #[arg(default_value = "all")]
         name: String,
     },
+    /// Run the judges from outside (they need Go), compare, and fail on differences
+    Conformance {
+        /// kube-api, or all
+        #[arg(default_value = "all")]
+        name: String,
+    },
 }
 
 fn main() -> Result<()> {
@@ -46,6 +53,7 @@ fn main() -> Result<()> {
         Task::Test { args } => test::run(&args),
         Task::Tidy => tidy::run(),
         Task::Bench { name } => bench::run(&name),
+        Task::Conformance { name } => conformance::run(&name),
     }
 }
 

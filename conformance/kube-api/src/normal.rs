@@ -1,0 +1,258 @@
+//! Replaces what two runs of the same server would not have in common.
+//!
+//! Names that a server makes up are learned where they are made (generateName,
+//! hashes of templates, uids) and replaced wherever they occur afterwards, so
+//! that a reference from one object to another stays comparable.
+
+use serde_json::{Map, Value};
+
+/// Lowest address of the ranges that the allocators choose from at random
+/// (ServiceCIDR /16 and /112: the lower 256 addresses are for those who ask).
+const SERVICE_V4: &str = "10.96.";
+const SERVICE_V6: &str = "fd00:96::";
+const STATIC_V6_MAX: u32 = 0x100;
+/// The same of node ports: 30000 + 86.
+const NODE_PORT_DYNAMIC: std::ops::RangeInclusive<u64> = 30086..=32767;
+/// Characters of a name that generateName adds.
+const SUFFIX: usize = 5;
+
+/// Replacements of one scenario.
+#[derive(Default)]
+pub(crate) struct Normal {
+    learned: Vec<(String, String)>,
+}
+
+impl Normal {
+    pub(crate) fn new(authority: &str) -> Normal {
+        let mut normal = Normal::default();
+        normal.learn(authority, "<server>");
+        normal
+    }
+
+    fn learn(&mut self, text: &str, shown: &str) {
+        if !text.is_empty() && !self.learned.iter().any(|(known, _)| known == text) {
+            self.learned.push((text.to_owned(), shown.to_owned()));
+            // Longer ones first: one may contain another.
+            self.learned.sort_by_key(|(known, _)| std::cmp::Reverse(known.len()));
+        }
+    }
+
+    /// Takes the names that were made up for this object.
+    pub(crate) fn study(&mut self, value: &Value) {
+        match value {
+            Value::Array(list) => list.iter().for_each(|v| self.study(v)),
+            Value::Object(map) => {
+                self.study_metadata(map);
+                map.values().for_each(|v| self.study(v));
+            }
+            _ => {}
+        }
+    }
+
+    fn study_metadata(&mut self, map: &Map<String, Value>) {
+        let text = |key: &str| map.get(key).and_then(Value::as_str).unwrap_or_default();
+        for label in ["pod-template-hash", "controller-revision-hash"] {
+            let hash = text(label);
+            let hash = hash.rsplit('-').next().unwrap_or_default();
+            self.learn(hash, "<hash>");
+        }
+        let (prefix, name) = (text("generateName"), text("name"));
+        if !prefix.is_empty()
+            && let Some(made_up) = name.strip_prefix(prefix)
+            && made_up.len() == SUFFIX
+        {
+            // With its prefix: five letters alone may be part of anything.
+            let prefix = self.text(prefix);
+            self.learn(name, &format!("{prefix}<gen>"));
+        }
+    }
+
+    /// The value as it is compared.
+    pub(crate) fn value(&self, value: &Value) -> Value {
+        self.under("", value)
+    }
+
+    fn under(&self, key: &str, value: &Value) -> Value {
+        match value {
+            Value::String(text) => Value::String(self.field(key, text)),
+            Value::Number(number)
+                if key == "nodePort"
+                    && number.as_u64().is_some_and(|n| NODE_PORT_DYNAMIC.contains(&n)) =>
+            {
+                "<nodePort>".into()
+            }
+            Value::Array(list) => list.iter().map(|v| self.under(key, v)).collect(),
+            Value::Object(map) => {
+                let one = |(k, v): (&String, &Value)| {
+                    // Ports and addresses are part of keys in managedFields.
+                    (self.text(k), self.under(k, v))
+                };
+                Value::Object(map.iter().map(one).collect())
+            }
+            other => other.clone(),
+        }
+    }
+
+    fn field(&self, key: &str, text: &str) -> String {
+        match key {
+            "resourceVersion"
+                if text.bytes().all(|b| b.is_ascii_digit()) && text != "0" && !text.is_empty() =>
+            {
+                "<rv>".into()
+            }
+            "uid" | "selfLink" if is_uuid(text) => "<uid>".into(),
+            "continue" if !text.is_empty() => "<continue>".into(),
+            "token" if text.len() > 100 => "<token>".into(),
+            _ => self.text(text),
+        }
+    }
+
+    /// Text as it is compared.
+    pub(crate) fn text(&self, text: &str) -> String {
+        let mut text = text.to_owned();
+        for (known, shown) in &self.learned {
+            if text.contains(known.as_str()) {
+                text = text.replace(known.as_str(), shown);
+            }
+        }
+        words(&text)
+    }
+}
+
+/// Replaces uids, times, random addresses and revisions within text.
+fn words(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut word = String::new();
+    for c in text.chars() {
+        if c.is_ascii_alphanumeric() || matches!(c, '-' | ':' | '.' | '_') {
+            word.push(c);
+        } else {
+            out.push_str(&one_word(&word, &out));
+            word.clear();
+            out.push(c);
+        }
+    }
+    let last = one_word(&word, &out);
+    out.push_str(&last);
+    out
+}
+
+fn one_word(word: &str, before: &str) -> String {
+    // A sentence may end in it.
+    let bare = word.trim_end_matches([':', '.']);
+    let rest = &word[bare.len()..];
+    let shown = if is_uuid(bare) {
+        "<uid>"
+    } else if is_time(bare) {
+        "<time>"
+    } else if is_random_address(bare) {
+        "<address>"
+    } else if !bare.is_empty()
+        && bare.bytes().all(|b| b.is_ascii_digit())
+        && is_revision_place(before)
+    {
+        "<rv>"
+    } else if let Some(volume) = bare.strip_prefix("kube-api-access-")
+        && volume.len() == SUFFIX
+    {
+        "kube-api-access-<gen>"
+    } else {
+        return word.to_owned();
+    };
+    format!("{shown}{rest}")
+}
+
+/// Whether a number after this text is a revision.
+fn is_revision_place(before: &str) -> bool {
+    ["resource version: ", "current: ", "resource version: <rv> (", "UID in object meta: "]
+        .iter()
+        .any(|place| before.ends_with(place))
+}
+
+fn is_uuid(text: &str) -> bool {
+    text.len() == 36
+        && text.char_indices().all(|(i, c)| match i {
+            8 | 13 | 18 | 23 => c == '-',
+            _ => c.is_ascii_hexdigit(),
+        })
+        // Those of a scenario's own stay as they are.
+        && !text.starts_with("00000000-")
+}
+
+/// `2006-01-02T15:04:05Z`, perhaps with a fraction; the year tells those of now
+/// from those that a scenario writes.
+fn is_time(text: &str) -> bool {
+    let digits = |range: std::ops::Range<usize>| {
+        text.get(range).is_some_and(|t| t.bytes().all(|b| b.is_ascii_digit()))
+    };
+    text.len() >= 20
+        && text.ends_with('Z')
+        && digits(0..4)
+        && text.as_bytes()[4] == b'-'
+        && text.as_bytes()[10] == b'T'
+        && digits(17..19)
+        && text.get(0..4).and_then(|y| y.parse::<u16>().ok()).is_some_and(|y| y > 2020)
+}
+
+fn is_random_address(text: &str) -> bool {
+    if let Some(rest) = text.strip_prefix(SERVICE_V4) {
+        let mut parts = rest.split('.');
+        let third = parts.next().and_then(|p| p.parse::<u8>().ok());
+        let fourth = parts.next().and_then(|p| p.parse::<u8>().ok());
+        return third.is_some_and(|t| t > 0) && fourth.is_some() && parts.next().is_none();
+    }
+    // Names of IPAddress objects write all groups.
+    let short = text.strip_prefix(SERVICE_V6).filter(|rest| !rest.contains(':'));
+    short.is_some_and(|rest| u32::from_str_radix(rest, 16).is_ok_and(|n| n > STATIC_V6_MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn words_are_replaced() {
+        for (text, expected) in [
+            ("at 2026-11-21T10:00:00Z.", "at <time>."),
+            ("2026-11-21T10:00:00.123456Z", "<time>"),
+            ("2001-01-01T00:00:00Z", "2001-01-01T00:00:00Z"),
+            ("uid 8f14e45f-ceea-467f-9575-9f1d7ac0a3a4!", "uid <uid>!"),
+            ("10.96.3.4", "<address>"),
+            ("10.96.0.10", "10.96.0.10"),
+            ("fd00:96::1a2b", "<address>"),
+            ("fd00:96::a", "fd00:96::a"),
+            ("too old resource version: 1 (234)", "too old resource version: <rv> (<rv>)"),
+            (
+                "Too large resource version: 99, current: 7",
+                "Too large resource version: <rv>, current: <rv>",
+            ),
+            ("port 80 and 90", "port 80 and 90"),
+            ("kube-api-access-x2x4z", "kube-api-access-<gen>"),
+        ] {
+            assert_eq!(words(text), expected);
+        }
+    }
+
+    #[test]
+    fn made_up_names_are_learned() {
+        let mut normal = Normal::new("127.0.0.1:1234");
+        normal.study(&json!({
+            "metadata": {"generateName": "web-", "name": "web-abcde", "resourceVersion": "7"},
+        }));
+        let seen = normal.value(&json!({
+            "metadata": {"resourceVersion": "7", "name": "web-abcde"},
+            "message": "pods \"web-abcde\" at 127.0.0.1:1234",
+            "nodePort": 31000,
+        }));
+        assert_eq!(
+            seen,
+            json!({
+                "metadata": {"resourceVersion": "<rv>", "name": "web-<gen>"},
+                "message": "pods \"web-<gen>\" at <server>",
+                "nodePort": "<nodePort>",
+            })
+        );
+    }
+}
