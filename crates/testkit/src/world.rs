@@ -95,6 +95,13 @@ impl World {
         self
     }
 
+    /// Adds or replaces any fact.
+    #[must_use]
+    pub fn fact(mut self, key: FactKey, fact: Fact) -> Self {
+        self.facts.insert(key, fact);
+        self
+    }
+
     /// Takes a fact away.
     #[must_use]
     pub fn without(mut self, key: &FactKey) -> Self {

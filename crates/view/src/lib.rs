@@ -14,14 +14,16 @@
 mod codes;
 mod convergence;
 mod list;
+mod selector;
 mod target;
 mod why;
 
 pub use codes::{Explanation, all_codes, explain};
 pub use convergence::{Wanted, convergence};
 pub use list::{
-    Filter, endpoints, instances, instances_of, nodes, reason, service, services, sources, status,
-    versions,
+    Filter, Process, endpoints, instances, instances_of, nodes, one_service, reason, service,
+    services, sources, status, versions, workloads,
 };
+pub use selector::Selector;
 pub use target::{Target, find_services};
-pub use why::why;
+pub use why::{Aspect, why};

@@ -2,12 +2,14 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use portolan_catalog::{ServiceEntry, Snapshot};
+use portolan_catalog::{Change, ServiceEntry, Snapshot, SourceStatus};
 use portolan_model::{
     AppProtocol, Code, EndpointPort, Exposure, Name, Origin, Placed, Problem, Reason, ServiceKey,
-    State, Verdict,
+    SourceId, State, Verdict, Version,
 };
 use portolan_wire as wire;
+
+use crate::selector::Selector;
 
 /// Which services a question is about.
 #[derive(Clone, Debug, Default)]
@@ -18,8 +20,8 @@ pub struct Filter {
     pub namespace: Option<String>,
     /// Only this name.
     pub name: Option<String>,
-    /// Only services whose labels have all these values.
-    pub labels: BTreeMap<String, String>,
+    /// Only services whose labels it accepts.
+    pub labels: Selector,
 }
 
 impl Filter {
@@ -29,8 +31,30 @@ impl Filter {
             origin: Some(key.origin.to_string()),
             namespace: Some(key.namespace.to_string()),
             name: Some(key.name.to_string()),
-            labels: BTreeMap::new(),
+            labels: Selector::default(),
         }
+    }
+
+    /// Narrows to a service that is written `[ORIGIN:][NAMESPACE/]NAME`. What it
+    /// does not say stays as it was.
+    #[must_use]
+    pub fn of_service(mut self, text: &str) -> Self {
+        let (place, name) = match text.split_once('/') {
+            Some((place, name)) => (Some(place), name),
+            None => (None, text),
+        };
+        let (origin, rest) = match place.unwrap_or(name).split_once(':') {
+            Some((origin, rest)) => (Some(origin), rest),
+            None => (None, place.unwrap_or(name)),
+        };
+        let (namespace, name) = match place {
+            Some(_) => (Some(rest), name),
+            None => (None, rest),
+        };
+        self.origin = origin.map(ToOwned::to_owned).or(self.origin);
+        self.namespace = namespace.map(ToOwned::to_owned).or(self.namespace);
+        self.name = Some(name.to_owned());
+        self
     }
 
     /// Whether a service is asked for.
@@ -39,9 +63,7 @@ impl Filter {
         self.origin.as_ref().is_none_or(|origin| key.origin.as_str() == origin)
             && self.namespace.as_ref().is_none_or(|namespace| *key.namespace == **namespace)
             && self.name.as_ref().is_none_or(|name| *key.name == **name)
-            && self.labels.iter().all(|(label, value)| {
-                entry.service.labels.get(&**label).is_some_and(|v| **v == **value)
-            })
+            && self.labels.accepts(&entry.service.labels)
     }
 }
 
@@ -246,6 +268,39 @@ pub fn nodes(snapshot: &Snapshot, now_ms: u64) -> wire::Page<wire::Node> {
     page(snapshot, now_ms, items)
 }
 
+/// Pods of a namespace, of a name; all where neither is given.
+pub fn workloads(
+    snapshot: &Snapshot,
+    namespace: Option<&str>,
+    name: Option<&str>,
+    now_ms: u64,
+) -> wire::Page<wire::Workload> {
+    let items = snapshot
+        .workloads()
+        .filter(|pod| namespace.is_none_or(|namespace| *pod.name.namespace == *namespace))
+        .filter(|pod| name.is_none_or(|name| *pod.name.name == *name))
+        .map(|pod| wire::Workload {
+            namespace: pod.name.namespace.to_string(),
+            name: pod.name.name.to_string(),
+            addresses: pod.addresses.iter().map(ToString::to_string).collect(),
+            node: pod.node.as_ref().map(ToString::to_string),
+            phase: pod.phase.to_string(),
+            ready: pod.ready,
+            hollow: pod.hollow,
+        })
+        .collect();
+    page(snapshot, now_ms, items)
+}
+
+/// One service, as a list of one. `None`: it is not there.
+pub fn one_service(
+    snapshot: &Snapshot,
+    key: &ServiceKey,
+    now_ms: u64,
+) -> Option<wire::Page<wire::Service>> {
+    Some(page(snapshot, now_ms, vec![service(snapshot.service(key)?)]))
+}
+
 /// Sources, with their parts and how they are.
 pub fn sources(snapshot: &Snapshot, now_ms: u64) -> wire::Page<wire::Source> {
     let items = snapshot
@@ -276,8 +331,8 @@ pub fn sources(snapshot: &Snapshot, now_ms: u64) -> wire::Page<wire::Source> {
     page(snapshot, now_ms, items)
 }
 
-/// Kept versions, newest first, with what each changed.
-pub fn versions(kept: &[Arc<Snapshot>], now_ms: u64) -> Vec<wire::Version> {
+/// Kept versions (oldest first), newest first, with what each changed.
+pub fn versions(kept: &[Arc<Snapshot>], now_ms: u64) -> wire::Page<wire::Version> {
     let pairs = kept.windows(2).filter_map(|pair| Some((pair.first()?, pair.last()?)));
     let mut versions: Vec<wire::Version> = pairs
         .map(|(before, after)| {
@@ -286,30 +341,57 @@ pub fn versions(kept: &[Arc<Snapshot>], now_ms: u64) -> Vec<wire::Version> {
                 version: after.version().to_string(),
                 age_ms: now_ms.saturating_sub(after.at_ms()),
                 services: diff.service_keys().map(|key| key.to_string()).collect(),
+                // Sources count along with every version; that alone is no news.
                 others: diff.workloads.len()
                     + diff.namespaces.len()
                     + diff.nodes.len()
                     + diff.rejections.len()
-                    + diff.sources.len(),
+                    + diff.sources.iter().filter(|change| is_news(change)).count(),
             }
         })
         .collect();
     versions.reverse();
-    versions
+    match kept.last() {
+        Some(current) => page(current, now_ms, versions),
+        None => page(&Snapshot::empty(Version::first(0)), now_ms, versions),
+    }
 }
 
-/// The catalog at a glance.
+/// Whether a source's state changed, beyond its counts.
+fn is_news(change: &Change<SourceId, SourceStatus>) -> bool {
+    match (&change.before, &change.after) {
+        (Some(before), Some(after)) => {
+            before.lost != after.lost || before.is_synced() != after.is_synced()
+        }
+        _ => true,
+    }
+}
+
+/// What a process knows of itself beyond its catalog.
+#[derive(Clone, Debug, Default)]
+pub struct Process {
+    /// The version of the program.
+    pub program: String,
+    /// The domain of cluster names.
+    pub cluster_domain: String,
+    /// What blocks readiness.
+    pub blockers: Vec<String>,
+}
+
+/// The process at a glance.
 pub fn status(
     snapshot: &Snapshot,
-    blockers: Vec<String>,
+    process: Process,
     problems: &[Problem],
     now_ms: u64,
 ) -> wire::Status {
     wire::Status {
         version: snapshot.version().to_string(),
         age_ms: now_ms.saturating_sub(snapshot.at_ms()),
+        program: process.program,
+        cluster_domain: process.cluster_domain,
         synced: snapshot.is_synced(),
-        blockers,
+        blockers: process.blockers,
         services: snapshot.service_count(),
         endpoints: snapshot.services().map(|entry| entry.endpoints.len()).sum(),
         serving: snapshot.services().map(|entry| entry.served().count()).sum(),

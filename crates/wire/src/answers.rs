@@ -30,7 +30,7 @@ pub struct Why {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Ladder {
-    /// `instance demo/reviews-... of demo/reviews`.
+    /// `reviews-v1-... of demo/reviews`, or `pod demo/reviews-v1-...`.
     pub subject: String,
     /// `address:port`.
     pub address: String,
@@ -48,7 +48,7 @@ pub struct Step {
     pub state: StepState,
     /// What is known about it.
     pub detail: String,
-    /// Why it stopped here.
+    /// Why it stopped here, or would stop here, too.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<Reason>,
 }
@@ -73,12 +73,17 @@ pub struct Convergence {
     pub target: String,
     /// The version that faces must include.
     pub version: String,
-    /// The target is as asked (there, or gone) in the catalog.
+    /// The target is in the catalog as asked for: there, or with `gone`, not
+    /// there.
     pub present: bool,
     /// Every live member serves that version.
     pub converged: bool,
     /// How long clients may go on with the old answer.
     pub residue: Residue,
+    /// What is in the way beyond single members: a face that was asked for and
+    /// is not at work.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reasons: Vec<Reason>,
     /// Every member that was asked.
     pub members: Vec<Member>,
 }

@@ -180,6 +180,28 @@ pub struct Node {
     pub workloads: usize,
 }
 
+/// A Pod, as far as the catalog knows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Workload {
+    /// Namespace.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+    /// Addresses, primary first.
+    pub addresses: Vec<String>,
+    /// Node it is bound to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+    /// `status.phase`.
+    pub phase: String,
+    /// The Ready condition.
+    pub ready: bool,
+    /// It only pretends to run its image.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub hollow: bool,
+}
+
 /// A source.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -233,6 +255,12 @@ pub struct Status {
     pub version: String,
     /// Milliseconds since it was committed.
     pub age_ms: u64,
+    /// The version of the program.
+    #[serde(default)]
+    pub program: String,
+    /// The domain of cluster names.
+    #[serde(default)]
+    pub cluster_domain: String,
     /// Every source has told all it knows.
     pub synced: bool,
     /// What blocks readiness.

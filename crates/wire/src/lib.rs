@@ -16,7 +16,7 @@ pub use addresses::Addresses;
 pub use answers::{Convergence, Failure, Ladder, Member, Residue, Step, StepState, Why};
 pub use items::{
     Endpoint, EndpointPort, Instance, Node, Page, Part, Port, Reason, Service, Source, Status,
-    Version,
+    Version, Workload,
 };
 pub use watch::WatchEvent;
 

@@ -4,8 +4,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Instance, Service};
 
-/// What a watcher is told. Sent as server-sent events: `event:` is the kind,
-/// `id:` the catalog version (resume with `Last-Event-ID` or `version=`).
+/// What a watcher is told. Sent as server-sent events: `event:` is the kind.
+///
+/// Resume from the version of the last `synced`, with `Last-Event-ID` or
+/// `version=`: only `synced` carries an `id:`, since a version is held once all
+/// of its events are. One that was cut off between two upserts of a version
+/// has not seen that version.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", tag = "event")]
 pub enum WatchEvent {
@@ -34,7 +38,9 @@ pub enum WatchEvent {
         /// Its name.
         name: String,
     },
-    /// Everything up to this version has been sent.
+    /// Everything up to this version has been sent. Comes from time to time even
+    /// where nothing changed, so that there is always a young version to resume
+    /// from.
     Synced {
         /// Catalog version.
         version: String,
