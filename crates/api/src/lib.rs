@@ -13,6 +13,7 @@
 
 mod metrics;
 mod problem;
+mod query;
 mod routes;
 mod wait;
 mod watch;
@@ -23,7 +24,7 @@ use portolan_catalog::{Ack, Hub};
 use portolan_model::{Face, FaceId, name};
 use portolan_runtime::{Clock, Metrics, Problems, Readiness, Tasks};
 use thiserror::Error;
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::Semaphore};
 
 /// How the face is set up.
 #[derive(Clone, Debug)]
@@ -75,7 +76,9 @@ pub(crate) struct Shared {
     pub(crate) problems: Problems,
     pub(crate) config: Config,
     pub(crate) shutdown: portolan_runtime::Shutdown,
-    pub(crate) watches: Arc<tokio::sync::Semaphore>,
+    pub(crate) watches: Arc<Semaphore>,
+    pub(crate) waits: Semaphore,
+    pub(crate) lists: Semaphore,
 }
 
 impl Shared {
@@ -102,6 +105,14 @@ pub struct Parts {
 /// or a CLI holds one; programs in numbers use the SDK.
 pub const WATCHES_MAX: usize = 256;
 
+/// Requests that may wait for convergence at once; more are refused with 503.
+/// Each is woken by every change and looks at the whole board.
+pub const WAITS_MAX: usize = 256;
+
+/// Lists that are made at once; more wait for their turn. Each may hold the
+/// whole catalog as JSON.
+pub const LISTS_MAX: usize = 4;
+
 /// Starts the face. The socket is bound when this returns.
 pub async fn start(config: Config, parts: Parts, tasks: &Tasks) -> Result<Running, StartError> {
     if !config.listen.ip().is_loopback() {
@@ -121,15 +132,18 @@ pub async fn start(config: Config, parts: Parts, tasks: &Tasks) -> Result<Runnin
         problems: parts.problems,
         config,
         shutdown: tasks.shutdown().clone(),
-        watches: Arc::new(tokio::sync::Semaphore::new(WATCHES_MAX)),
+        watches: Arc::new(Semaphore::new(WATCHES_MAX)),
+        waits: Semaphore::new(WAITS_MAX),
+        lists: Semaphore::new(LISTS_MAX),
     });
     let router = routes::router(shared);
     let shutdown = tasks.shutdown().clone();
     tasks.spawn("api", async move {
-        let ended =
-            axum::serve(listener, router).with_graceful_shutdown(shutdown.cancelled_owned()).await;
-        if let Err(error) = ended {
-            tracing::error!(%error, "the HTTP API ended");
+        let stop = shutdown.clone().cancelled_owned();
+        if let Err(error) = axum::serve(listener, router).with_graceful_shutdown(stop).await {
+            // A process without its API must not go on looking healthy.
+            tracing::error!(%error, "the HTTP API ended; ending the process");
+            shutdown.cancel();
         }
     });
     tasks.spawn("api acknowledgement", acknowledge(hub, clock, tasks.shutdown().clone()));

@@ -69,19 +69,28 @@ impl Collector for CatalogMetrics {
             age.metric_type(),
         )?;
         age.encode(metric)?;
+        let forgotten = gauge(usize::try_from(self.hub.board().forgotten()).unwrap_or(usize::MAX));
+        let metric = encoder.encode_descriptor(
+            "portolan_face_members_forgotten",
+            "Members of faces that had to make room for others since the start",
+            None,
+            forgotten.metric_type(),
+        )?;
+        forgotten.encode(metric)?;
+        // One family: its descriptor comes once, however many members there are.
+        let mut behind = encoder.encode_descriptor(
+            "portolan_face_versions_behind",
+            "Versions that a member of a face is behind the catalog",
+            None,
+            forgotten.metric_type(),
+        )?;
         for member in self.hub.board().members() {
-            let behind = member.ack.map_or(snapshot.version().seq, |ack| {
+            let versions = member.ack.map_or(snapshot.version().seq, |ack| {
                 snapshot.version().seq.saturating_sub(ack.version.seq)
             });
-            let value = gauge(usize::try_from(behind).unwrap_or(usize::MAX));
-            let mut metric = encoder.encode_descriptor(
-                "portolan_face_versions_behind",
-                "Versions that a member of a face is behind the catalog",
-                None,
-                value.metric_type(),
-            )?;
             let labels = [("member", member.id.to_string())];
-            value.encode(metric.encode_family(&labels)?)?;
+            let value = gauge(usize::try_from(versions).unwrap_or(usize::MAX));
+            value.encode(behind.encode_family(&labels)?)?;
         }
         Ok(())
     }

@@ -24,6 +24,22 @@ impl Refusal {
         Self { status: StatusCode::NOT_FOUND, message: message.into(), hint: String::new() }
     }
 
+    pub(crate) fn method_not_allowed(message: impl Into<String>) -> Self {
+        Self {
+            status: StatusCode::METHOD_NOT_ALLOWED,
+            message: message.into(),
+            hint: String::new(),
+        }
+    }
+
+    pub(crate) fn internal(message: impl Into<String>) -> Self {
+        Self {
+            status: StatusCode::INTERNAL_SERVER_ERROR,
+            message: message.into(),
+            hint: String::new(),
+        }
+    }
+
     pub(crate) fn too_many(message: impl Into<String>) -> Self {
         Self {
             status: StatusCode::SERVICE_UNAVAILABLE,

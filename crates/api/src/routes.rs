@@ -1,21 +1,27 @@
 //! The routes, from path to view.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use axum::{
     Json, Router,
-    extract::{Path, Query, State, rejection::QueryRejection},
-    http::{StatusCode, header},
+    extract::State,
+    http::{Method, StatusCode, Uri, header},
     response::{IntoResponse, Response},
     routing::get,
 };
-use portolan_model::{CODES, Face, Origin, ServiceKey};
-use portolan_view::{self as view, Filter, Target};
+use portolan_catalog::Snapshot;
+use portolan_model::{CODES, ServiceKey};
+use portolan_view::{self as view, Aspect, Filter};
 use portolan_wire as wire;
-use serde::Deserialize;
+use serde::Serialize;
 use tower_http::catch_panic::CatchPanicLayer;
 
-use crate::{Shared, problem::Refusal, wait, watch};
+use crate::{
+    Shared,
+    problem::Refusal,
+    query::{Checked, KeyPath, ListQuery, NoQuery, WhyQuery, WorkloadQuery, key, query},
+    wait, watch,
+};
 
 /// All routes.
 pub(crate) fn router(shared: Arc<Shared>) -> Router {
@@ -28,6 +34,7 @@ pub(crate) fn router(shared: Arc<Shared>) -> Router {
         .route("/v1/instances", get(instances))
         .route("/v1/endpoints", get(endpoints))
         .route("/v1/endpoints/{origin}/{namespace}/{name}", get(endpoints_of))
+        .route("/v1/workloads", get(workloads))
         .route("/v1/nodes", get(nodes))
         .route("/v1/sources", get(sources))
         .route("/v1/versions", get(versions))
@@ -37,100 +44,81 @@ pub(crate) fn router(shared: Arc<Shared>) -> Router {
         .route("/v1/watch", get(watch::watch))
         .route("/v1/convergence", get(wait::convergence))
         .fallback(not_found)
+        .method_not_allowed_fallback(method_not_allowed)
         .layer(CatchPanicLayer::new())
         .with_state(shared)
 }
 
-/// What lists take in their query.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
-pub(crate) struct ListQuery {
-    origin: Option<String>,
-    namespace: Option<String>,
-    service: Option<String>,
-    /// `k=v,k=v`.
-    labels: Option<String>,
+/// An answer made from the current snapshot.
+type Answer = Result<Response, Refusal>;
+
+/// Makes a list of what may be the whole catalog. That takes a while (100,000
+/// instances are 40 MB of JSON), so it happens beside the threads that serve
+/// everybody else, and a few at a time.
+async fn list<T: Serialize>(
+    shared: &Arc<Shared>,
+    make: impl FnOnce(&Snapshot, u64) -> wire::Page<T> + Send + 'static,
+) -> Answer {
+    let stopped = |error: String| Refusal::internal(format!("the list could not be made: {error}"));
+    let _permit = shared.lists.acquire().await.map_err(|error| stopped(error.to_string()))?;
+    let (snapshot, now_ms) = (shared.hub.snapshot(), shared.now_ms());
+    let made =
+        tokio::task::spawn_blocking(move || serde_json::to_vec(&make(&snapshot, now_ms))).await;
+    let json = made.map_err(|error| stopped(error.to_string()))?;
+    let json = json.map_err(|error| stopped(error.to_string()))?;
+    Ok(([(header::CONTENT_TYPE, "application/json")], json).into_response())
 }
 
-impl ListQuery {
-    pub(crate) fn filter(self) -> Result<Filter, Refusal> {
-        let mut labels = BTreeMap::new();
-        for pair in self.labels.iter().flat_map(|all| all.split(',')).filter(|p| !p.is_empty()) {
-            let (label, value) = pair.split_once('=').ok_or_else(|| {
-                Refusal::bad_request(format!("{pair:?} is no label selector"))
-                    .hint("write labels=key=value,key=value")
-            })?;
-            labels.insert(label.trim().to_owned(), value.trim_start_matches('=').to_owned());
-        }
-        Ok(Filter { origin: self.origin, namespace: self.namespace, name: self.service, labels })
-    }
-}
-
-/// What questions about one target take.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
-pub(crate) struct TargetQuery {
-    target: String,
-    namespace: Option<String>,
-    /// `dns,proxy`.
-    on: Option<String>,
-    /// For `/v1/convergence`.
-    pub(crate) gone: Option<bool>,
-    /// For `/v1/convergence`: how long to wait.
-    pub(crate) timeout_ms: Option<u64>,
-}
-
-impl TargetQuery {
-    pub(crate) fn target(&self, shared: &Shared) -> Result<Target, Refusal> {
-        let namespace = self.namespace.as_deref().unwrap_or("default");
-        let target = Target::parse(&self.target, namespace, &shared.config.cluster_domain)
-            .map_err(Refusal::bad_request)?;
-        Ok(match self.namespace {
-            Some(_) => target,
-            None => target.locate(&shared.hub.snapshot()),
-        })
-    }
-
-    pub(crate) fn faces(&self) -> Result<Vec<Face>, Refusal> {
-        self.on
-            .iter()
-            .flat_map(|on| on.split(','))
-            .filter(|face| !face.is_empty())
-            .map(|face| {
-                Face::parse(face).ok_or_else(|| {
-                    Refusal::bad_request(format!("{face:?} is no face"))
-                        .hint("faces are dns, xds, proxy, api, console")
-                })
-            })
-            .collect()
-    }
-}
-
-pub(crate) type Checked<T> = Result<Query<T>, QueryRejection>;
-
-/// Unpacks a query; a bad one gets 400 with what is wrong.
-pub(crate) fn query<T>(checked: Checked<T>) -> Result<T, Refusal> {
-    checked.map(|Query(query)| query).map_err(|bad| Refusal::bad_request(bad.body_text()))
-}
-
-type Answer<T> = Result<Json<wire::Page<T>>, Refusal>;
-
-async fn services(
-    State(shared): State<Arc<Shared>>,
-    checked: Checked<ListQuery>,
-) -> Answer<wire::Service> {
+async fn services(State(shared): State<Arc<Shared>>, checked: Checked<ListQuery>) -> Answer {
     let filter = query(checked)?.filter()?;
-    Ok(Json(view::services(&shared.hub.snapshot(), &filter, shared.now_ms())))
+    list(&shared, move |snapshot, now_ms| view::services(snapshot, &filter, now_ms)).await
+}
+
+async fn instances(State(shared): State<Arc<Shared>>, checked: Checked<ListQuery>) -> Answer {
+    let filter = query(checked)?.filter()?;
+    list(&shared, move |snapshot, now_ms| view::instances(snapshot, &filter, now_ms)).await
+}
+
+async fn endpoints(State(shared): State<Arc<Shared>>, checked: Checked<ListQuery>) -> Answer {
+    let filter = query(checked)?.filter()?;
+    list(&shared, move |snapshot, now_ms| view::endpoints(snapshot, &filter, now_ms)).await
+}
+
+async fn workloads(State(shared): State<Arc<Shared>>, checked: Checked<WorkloadQuery>) -> Answer {
+    let WorkloadQuery { namespace, name } = query(checked)?;
+    list(&shared, move |snapshot, now_ms| {
+        view::workloads(snapshot, namespace.as_deref(), name.as_deref(), now_ms)
+    })
+    .await
+}
+
+async fn versions(State(shared): State<Arc<Shared>>, checked: Checked<NoQuery>) -> Answer {
+    query(checked)?;
+    let kept = shared.hub.versions();
+    list(&shared, move |_, now_ms| view::versions(&kept, now_ms)).await
 }
 
 async fn service(
     State(shared): State<Arc<Shared>>,
-    Path((origin, namespace, name)): Path<(String, String, String)>,
-) -> Result<Json<wire::Service>, Refusal> {
-    let key = ServiceKey::new(Origin::from_text(&origin), &namespace, &name);
+    path: KeyPath,
+    checked: Checked<NoQuery>,
+) -> Result<Json<wire::Page<wire::Service>>, Refusal> {
+    query(checked)?;
+    let key = key(path)?;
+    let page = view::one_service(&shared.hub.snapshot(), &key, shared.now_ms());
+    page.map(Json).ok_or_else(|| missing(&key))
+}
+
+async fn endpoints_of(
+    State(shared): State<Arc<Shared>>,
+    path: KeyPath,
+    checked: Checked<NoQuery>,
+) -> Result<Json<wire::Page<wire::Endpoint>>, Refusal> {
+    query(checked)?;
+    let key = key(path)?;
     let snapshot = shared.hub.snapshot();
-    let entry = snapshot.service(&key).ok_or_else(|| missing(&key))?;
-    Ok(Json(view::service(entry)))
+    snapshot.service(&key).ok_or_else(|| missing(&key))?;
+    Ok(Json(view::endpoints(&snapshot, &Filter::only(&key), shared.now_ms())))
 }
 
 fn missing(key: &ServiceKey) -> Refusal {
@@ -138,81 +126,65 @@ fn missing(key: &ServiceKey) -> Refusal {
         .hint(format!("portolan why svc/{}/{}", key.namespace, key.name))
 }
 
-async fn instances(
+async fn nodes(
     State(shared): State<Arc<Shared>>,
-    checked: Checked<ListQuery>,
-) -> Answer<wire::Instance> {
-    let filter = query(checked)?.filter()?;
-    Ok(Json(view::instances(&shared.hub.snapshot(), &filter, shared.now_ms())))
+    checked: Checked<NoQuery>,
+) -> Result<Json<wire::Page<wire::Node>>, Refusal> {
+    query(checked)?;
+    Ok(Json(view::nodes(&shared.hub.snapshot(), shared.now_ms())))
 }
 
-async fn endpoints(
+async fn sources(
     State(shared): State<Arc<Shared>>,
-    checked: Checked<ListQuery>,
-) -> Answer<wire::Endpoint> {
-    let filter = query(checked)?.filter()?;
-    Ok(Json(view::endpoints(&shared.hub.snapshot(), &filter, shared.now_ms())))
+    checked: Checked<NoQuery>,
+) -> Result<Json<wire::Page<wire::Source>>, Refusal> {
+    query(checked)?;
+    Ok(Json(view::sources(&shared.hub.snapshot(), shared.now_ms())))
 }
 
-async fn endpoints_of(
+async fn status(
     State(shared): State<Arc<Shared>>,
-    Path((origin, namespace, name)): Path<(String, String, String)>,
-) -> Answer<wire::Endpoint> {
-    let key = ServiceKey::new(Origin::from_text(&origin), &namespace, &name);
+    checked: Checked<NoQuery>,
+) -> Result<Json<wire::Status>, Refusal> {
+    query(checked)?;
+    let process = view::Process {
+        program: shared.config.program_version.clone(),
+        cluster_domain: shared.config.cluster_domain.clone(),
+        blockers: shared.readiness.blockers(),
+    };
     let snapshot = shared.hub.snapshot();
-    snapshot.service(&key).ok_or_else(|| missing(&key))?;
-    Ok(Json(view::endpoints(&snapshot, &Filter::only(&key), shared.now_ms())))
+    Ok(Json(view::status(&snapshot, process, &shared.problems.all(), shared.now_ms())))
 }
 
-async fn nodes(State(shared): State<Arc<Shared>>) -> Json<wire::Page<wire::Node>> {
-    Json(view::nodes(&shared.hub.snapshot(), shared.now_ms()))
-}
-
-async fn sources(State(shared): State<Arc<Shared>>) -> Json<wire::Page<wire::Source>> {
-    Json(view::sources(&shared.hub.snapshot(), shared.now_ms()))
-}
-
-async fn versions(State(shared): State<Arc<Shared>>) -> Json<wire::Page<wire::Version>> {
-    let (snapshot, now_ms) = (shared.hub.snapshot(), shared.now_ms());
-    Json(wire::Page {
-        version: snapshot.version().to_string(),
-        age_ms: now_ms.saturating_sub(snapshot.at_ms()),
-        items: view::versions(&shared.hub.versions(), now_ms),
-    })
-}
-
-async fn status(State(shared): State<Arc<Shared>>) -> Json<wire::Status> {
-    Json(view::status(
-        &shared.hub.snapshot(),
-        shared.readiness.blockers(),
-        &shared.problems.all(),
-        shared.now_ms(),
-    ))
-}
-
-async fn codes() -> Json<Vec<wire::Reason>> {
-    let all = CODES.iter().map(|info| wire::Reason {
+async fn codes(
+    State(shared): State<Arc<Shared>>,
+    checked: Checked<NoQuery>,
+) -> Result<Json<wire::Page<wire::Reason>>, Refusal> {
+    query(checked)?;
+    let snapshot = shared.hub.snapshot();
+    let items = CODES.iter().map(|info| wire::Reason {
         code: info.code.to_string(),
         text: info.text.to_owned(),
         fix: info.fix.to_owned(),
     });
-    Json(all.collect())
+    Ok(Json(wire::Page {
+        version: snapshot.version().to_string(),
+        age_ms: shared.now_ms().saturating_sub(snapshot.at_ms()),
+        items: items.collect(),
+    }))
 }
 
 async fn why(
     State(shared): State<Arc<Shared>>,
-    checked: Checked<TargetQuery>,
+    checked: Checked<WhyQuery>,
 ) -> Result<Json<wire::Why>, Refusal> {
     let query = query(checked)?;
-    let target = query.target(&shared)?;
-    Ok(Json(view::why(
-        &shared.hub.snapshot(),
-        shared.hub.board(),
-        &shared.problems.all(),
-        &target,
-        &query.faces()?,
-        shared.now_ms(),
-    )))
+    let from = query.from(&shared)?;
+    let target = query.target(&shared, from.as_ref())?;
+    let (problems, faces) = (shared.problems.all(), query.faces()?);
+    let aspect = Aspect { problems: &problems, faces: &faces, from: from.as_ref() };
+    let hub = &shared.hub;
+    Ok(Json(view::why(&hub.snapshot(), hub.board(), &target, &aspect, shared.now_ms())))
 }
 
 /// Ready when nothing blocks and every source has told all it knows.
@@ -238,9 +210,16 @@ async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
     }
 }
 
-async fn not_found(uri: axum::http::Uri) -> Refusal {
+async fn not_found(uri: Uri) -> Refusal {
     Refusal::not_found(format!("there is nothing at {}", uri.path())).hint(
-        "see /v1/services, /v1/instances, /v1/watch, /v1/why, /v1/convergence, /v1/status, \
-         /healthz, /readyz, /metrics",
+        "see /v1/services, /v1/instances, /v1/endpoints, /v1/workloads, /v1/nodes, /v1/sources, \
+         /v1/versions, /v1/watch, /v1/why, /v1/convergence, /v1/status, /v1/codes, /healthz, \
+         /readyz, /metrics; the name of a service goes into a path percent-encoded",
     )
+}
+
+async fn method_not_allowed(method: Method, uri: Uri) -> Response {
+    let refusal = Refusal::method_not_allowed(format!("{} takes no {method}", uri.path()))
+        .hint("the API reads: use GET");
+    ([(header::ALLOW, "GET, HEAD")], refusal).into_response()
 }

@@ -3,6 +3,15 @@
 //! The stream holds a catalog version and nothing else. A client that reads
 //! slowly gets fewer, larger steps; one that comes back with the version it had
 //! gets what changed since, or a reset when that version is no longer known.
+//!
+//! ```text
+//!   update --steps--> [reset] upsert... remove... synced --one at a time--> JSON --> client
+//! ```
+//!
+//! A step of an update points at its service; it becomes JSON when the client has
+//! read all before it. Only `synced` carries an `id:`. A client that is cut off
+//! between two upserts of one version has not got that version: were it to resume
+//! from there, the rest would be lost to it.
 
 use std::{collections::VecDeque, convert::Infallible, sync::Arc};
 
@@ -16,155 +25,145 @@ use axum::{
 };
 use futures_util::stream;
 use portolan_catalog::{ServiceEntry, Snapshot, Subscriber, Update};
-use portolan_model::{Origin, ServiceKey};
+use portolan_model::{ServiceKey, Version};
 use portolan_view::{self as view, Filter};
 use portolan_wire::WatchEvent;
-use serde::Deserialize;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{
     Shared, WATCHES_MAX,
     problem::Refusal,
-    routes::{Checked, query},
+    query::{Checked, ListQuery, query},
 };
 
-/// What the watch takes in its query.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub(crate) struct WatchQuery {
-    /// `[origin:]namespace/name`; all services when absent.
-    service: Option<String>,
-    namespace: Option<String>,
-    origin: Option<String>,
-    /// The version that the client has.
-    version: Option<String>,
-}
-
-impl WatchQuery {
-    fn filter(&self) -> Result<Filter, Refusal> {
-        let Some(service) = &self.service else {
-            return Ok(Filter {
-                origin: self.origin.clone(),
-                namespace: self.namespace.clone(),
-                ..Filter::default()
-            });
-        };
-        let (origin, rest) = match service.split_once(':') {
-            Some((origin, rest)) => (Some(origin.to_owned()), rest),
-            None => (self.origin.clone(), service.as_str()),
-        };
-        let (namespace, name) = rest.split_once('/').ok_or_else(|| {
-            Refusal::bad_request(format!("{service:?} is no service"))
-                .hint("write service=NAMESPACE/NAME or service=ORIGIN:NAMESPACE/NAME")
-        })?;
-        Ok(Filter {
-            origin,
-            namespace: Some(namespace.to_owned()),
-            name: Some(name.to_owned()),
-            ..Filter::default()
-        })
-    }
-}
+/// A watcher that nothing concerned is told the version after so many, so that
+/// what it resumes from stays well within the 1,024 versions that are kept.
+const BOOKMARK_VERSIONS: u64 = 256;
 
 pub(crate) async fn watch(
     State(shared): State<Arc<Shared>>,
     headers: HeaderMap,
-    checked: Checked<WatchQuery>,
+    checked: Checked<ListQuery>,
 ) -> Result<impl IntoResponse, Refusal> {
-    let query = query(checked)?;
-    let filter = query.filter()?;
-    let known = headers
-        .get("last-event-id")
-        .and_then(|id| id.to_str().ok())
-        .map(ToOwned::to_owned)
-        .or(query.version);
+    let (filter, version) = query(checked)?.split()?;
+    let asked = version
+        .map(|version| version.parse::<Version>())
+        .transpose()
+        .map_err(|bad| Refusal::bad_request(format!("version: {bad}")))?;
+    // What a browser sends by itself is a hint: one that is no version, of another
+    // server perhaps, gets everything anew.
+    let last = headers.get("last-event-id").and_then(|id| id.to_str().ok()?.parse().ok());
     let permit = shared.watches.clone().try_acquire_owned().map_err(|_| {
         Refusal::too_many(format!("{WATCHES_MAX} watches are open already"))
             .hint("close one, or subscribe with the SDK")
     })?;
-    let subscriber = match known.and_then(|version| version.parse().ok()) {
+    let known: Option<Version> = last.or(asked);
+    let subscriber = match known {
         Some(version) => shared.hub.resume(version),
         None => shared.hub.subscribe(),
     };
-    let follower = Follower { subscriber, filter, queue: VecDeque::new(), shared, _permit: permit };
+    let follower = Follower {
+        subscriber,
+        filter,
+        steps: VecDeque::new(),
+        told: known,
+        shared,
+        _permit: permit,
+    };
     Ok(Sse::new(stream::unfold(follower, Follower::step)).keep_alive(KeepAlive::default()))
 }
 
-/// One open watch. `queue` holds the events of one update at most.
+/// One event to come.
+#[derive(Debug)]
+enum Step {
+    Reset(Version),
+    Upsert(Arc<Snapshot>, Arc<ServiceEntry>),
+    Remove(Version, ServiceKey),
+    Synced(Version),
+}
+
+/// One open watch. `steps` holds those of one update at most, each a pointer.
 struct Follower {
     subscriber: Subscriber,
     filter: Filter,
-    queue: VecDeque<WatchEvent>,
+    steps: VecDeque<Step>,
+    /// The version that the client would resume from.
+    told: Option<Version>,
     shared: Arc<Shared>,
     _permit: OwnedSemaphorePermit,
 }
 
 impl Follower {
     async fn step(mut self) -> Option<(Result<Event, Infallible>, Self)> {
-        while self.queue.is_empty() {
+        while self.steps.is_empty() {
             let shutdown = self.shared.shutdown.clone();
             let update = shutdown.run_until_cancelled(self.subscriber.next()).await??;
-            self.queue = events(&update, &self.filter);
+            self.steps = steps(&update, &self.filter, self.told);
         }
-        let event = self.queue.pop_front()?;
-        let sent = Event::default()
-            .event(event.kind())
-            .id(event.version())
+        let event = self.steps.pop_front()?.event();
+        let mut sent = Event::default().event(event.kind());
+        if let WatchEvent::Synced { version } = &event {
+            sent = sent.id(version);
+            self.told = version.parse().ok();
+        }
+        // The types serialise by construction; say so in the stream if one ever does not.
+        let sent = sent
             .json_data(&event)
-            // The types serialise by construction; say so in the stream if one ever does not.
             .unwrap_or_else(|error| Event::default().event("error").data(error.to_string()));
         Some((Ok(sent), self))
     }
 }
 
-/// What an update means for one watcher.
-fn events(update: &Update, filter: &Filter) -> VecDeque<WatchEvent> {
+/// What an update means for one watcher, who was last told of version `told`.
+fn steps(update: &Update, filter: &Filter, told: Option<Version>) -> VecDeque<Step> {
     let snapshot = update.snapshot();
-    let version = snapshot.version().to_string();
-    let mut events = VecDeque::new();
+    let version = snapshot.version();
+    let mut steps = VecDeque::new();
     match update {
         Update::Reset(_) => {
-            events.push_back(WatchEvent::Reset { version: version.clone() });
+            steps.push_back(Step::Reset(version));
             let chosen = snapshot.services().filter(|entry| filter.accepts(entry));
-            events.extend(chosen.map(|entry| upsert(snapshot, entry)));
-            events.push_back(WatchEvent::Synced { version });
+            steps.extend(chosen.map(|entry| Step::Upsert(snapshot.clone(), entry.clone())));
+            steps.push_back(Step::Synced(version));
         }
         Update::Diff(diff, _) => {
             for change in &diff.services {
                 match (&change.before, &change.after) {
                     (_, Some(after)) if filter.accepts(after) => {
-                        events.push_back(upsert(snapshot, after));
+                        steps.push_back(Step::Upsert(snapshot.clone(), after.clone()));
                     }
                     (Some(before), _) if filter.accepts(before) => {
-                        events.push_back(remove(&version, &before.service.key));
+                        steps.push_back(Step::Remove(version, before.service.key.clone()));
                     }
                     _ => {}
                 }
             }
-            // A watcher resumes from the last id it saw: versions that did not
-            // concern it would otherwise be sent again as a reset one day.
-            if !events.is_empty() {
-                events.push_back(WatchEvent::Synced { version });
+            let old =
+                told.is_none_or(|told| version.seq.saturating_sub(told.seq) >= BOOKMARK_VERSIONS);
+            if !steps.is_empty() || old {
+                steps.push_back(Step::Synced(version));
             }
         }
     }
-    events
+    steps
 }
 
-fn upsert(snapshot: &Snapshot, entry: &ServiceEntry) -> WatchEvent {
-    WatchEvent::Upsert {
-        version: snapshot.version().to_string(),
-        service: view::service(entry),
-        instances: view::instances_of(snapshot, entry).collect(),
-    }
-}
-
-fn remove(version: &str, key: &ServiceKey) -> WatchEvent {
-    let origin: &Origin = &key.origin;
-    WatchEvent::Remove {
-        version: version.to_owned(),
-        origin: origin.to_string(),
-        namespace: key.namespace.to_string(),
-        name: key.name.to_string(),
+impl Step {
+    fn event(self) -> WatchEvent {
+        match self {
+            Self::Reset(version) => WatchEvent::Reset { version: version.to_string() },
+            Self::Synced(version) => WatchEvent::Synced { version: version.to_string() },
+            Self::Upsert(snapshot, entry) => WatchEvent::Upsert {
+                version: snapshot.version().to_string(),
+                service: view::service(&entry),
+                instances: view::instances_of(&snapshot, &entry).collect(),
+            },
+            Self::Remove(version, key) => WatchEvent::Remove {
+                version: version.to_string(),
+                origin: key.origin.to_string(),
+                namespace: key.namespace.to_string(),
+                name: key.name.to_string(),
+            },
+        }
     }
 }
