@@ -28,6 +28,12 @@ pub struct Chosen<'a> {
     pub any_elsewhere: bool,
 }
 
+/// The endpoints that may take traffic from anywhere: those that are served, else
+/// those that serve while they terminate. What [`choose`] chooses from.
+pub fn candidates(entry: &ServiceEntry) -> Vec<&Placed> {
+    cluster_pool(&entry.endpoints.iter().collect::<Vec<_>>(), &ClientView::default())
+}
+
 /// Chooses for a client, among all endpoints of a service. For a port of its
 /// virtual IP ask [`choose_among`].
 pub fn choose<'a>(entry: &'a ServiceEntry, view: &ClientView, traffic: Traffic) -> Chosen<'a> {
