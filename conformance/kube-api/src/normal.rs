@@ -115,8 +115,59 @@ impl Normal {
                 text = text.replace(known.as_str(), shown);
             }
         }
-        words(&text)
+        words(&composites(&text))
     }
+}
+
+/// What a refusal prints of the value that it refuses.
+const PRINTS: [&str; 3] = ["Invalid value: ", "Duplicate value: ", "Unsupported value: "];
+
+/// Replaces printed objects and lists: theirs are in Go's syntax, with pointers
+/// and with fields of internal types; ours are JSON. No client reads them.
+fn composites(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    loop {
+        let next = PRINTS.iter().filter_map(|p| rest.find(p).map(|at| at + p.len())).min();
+        let Some(at) = next else { break };
+        out.push_str(&rest[..at]);
+        rest = &rest[at..];
+        if let Some(length) = composite(rest) {
+            out.push_str("<object>");
+            rest = &rest[length..];
+        }
+    }
+    out.push_str(rest);
+    out
+}
+
+/// The length of an object or list at the start of the text. In Go's syntax its
+/// type goes before the brace.
+fn composite(text: &str) -> Option<usize> {
+    let is_type = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '[' | ']' | '*' | '&');
+    let open = text.find(['{', '"', ' '])?;
+    let is_list = text.starts_with('[') && !text.starts_with("[]");
+    if !is_list && (text.as_bytes()[open] != b'{' || !text[..open].chars().all(is_type)) {
+        return None;
+    }
+    let (mut depth, mut quoted, mut escaped) = (0_usize, false, false);
+    let start = if is_list { 0 } else { open };
+    for (at, c) in text.char_indices().skip_while(|(at, _)| *at < start) {
+        match c {
+            _ if escaped => escaped = false,
+            '\\' if quoted => escaped = true,
+            '"' => quoted = !quoted,
+            '{' | '[' if !quoted => depth += 1,
+            '}' | ']' if !quoted => {
+                depth = depth.checked_sub(1)?;
+                if depth == 0 {
+                    return Some(at + 1);
+                }
+            }
+            _ => {}
+        }
+    }
+    None
 }
 
 /// Replaces uids, times, random addresses and revisions within text.
@@ -232,6 +283,24 @@ mod tests {
             ("kube-api-access-x2x4z", "kube-api-access-<gen>"),
         ] {
             assert_eq!(words(text), expected);
+        }
+    }
+
+    #[test]
+    fn printed_objects_are_alike() {
+        for (text, expected) in [
+            ("Invalid value: {\"a\":\"}\"}: no", "Invalid value: <object>: no"),
+            ("Invalid value: [\"a\"]: no", "Invalid value: <object>: no"),
+            (
+                "Invalid value: []v1.A{v1.A{B:(*bool)(0xc0), C:\"x\"}}: no",
+                "Invalid value: <object>: no",
+            ),
+            ("Duplicate value: core.Taint{Key:\"a\", T:<nil>}", "Duplicate value: <object>"),
+            ("Invalid value: map[string]string{\"a\":\"b\"}: x", "Invalid value: <object>: x"),
+            ("Invalid value: \"plain\": {x}", "Invalid value: \"plain\": {x}"),
+            ("Invalid value: 5: {x}", "Invalid value: 5: {x}"),
+        ] {
+            assert_eq!(composites(text), expected);
         }
     }
 

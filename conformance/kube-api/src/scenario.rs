@@ -135,14 +135,20 @@ pub(crate) fn load(folder: &Path) -> Result<Suite> {
         let text = fs::read_to_string(&path)?;
         let context = || path.display().to_string();
         if path.file_name().is_some_and(|name| name == "bases.yaml") {
-            bases = serde_norway::from_str(&text).with_context(context)?;
+            bases = parse(&text).with_context(context)?;
         } else if path.extension().is_some_and(|extension| extension == "yaml") {
-            let list: Vec<Scenario> = serde_norway::from_str(&text).with_context(context)?;
-            scenarios.extend(list);
+            scenarios.extend(parse::<Vec<Scenario>>(&text).with_context(context)?);
         }
     }
     check_unique(&scenarios)?;
     Ok(Suite { scenarios, bases })
+}
+
+/// YAML with merge keys (`<<`).
+fn parse<T: serde::de::DeserializeOwned>(text: &str) -> Result<T> {
+    let mut value: serde_norway::Value = serde_norway::from_str(text)?;
+    value.apply_merge()?;
+    Ok(serde_norway::from_value(value)?)
 }
 
 fn check_unique(scenarios: &[Scenario]) -> Result<()> {
