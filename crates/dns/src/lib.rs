@@ -6,6 +6,8 @@
 //!   packet --message--> Question --place--> Place --answer--> Answer --wire--> packet
 //!     ^                             (what the name means)                        |
 //!     +---------------- udp, tcp (sockets, the only async part) <----------------+
+//!                                  |  not ours, or an alias that leads out
+//!                                  +--> forward (cache, upstreams)
 //! ```
 //!
 //! What a name means ([`Place`]) and what a question is answered with
@@ -13,20 +15,23 @@
 //! and `portolan dig` share one truth. The rules are those of the Kubernetes
 //! DNS specification 1.1.0 and, beyond it, CoreDNS' where clients rely on them.
 //!
-//! Deliberately absent: a cache (the catalog is the cache, and it is never
-//! stale by TTL), and, for now, forwarding: names that are not ours are REFUSED.
+//! Deliberately absent: a cache of our own names (the catalog is the cache, and
+//! it is never stale by TTL). Names that are not ours go to the upstreams that
+//! are configured, and are REFUSED where none is.
 
 #![forbid(unsafe_code)]
 
 mod address_book;
 mod answer;
 mod folded;
+mod forward;
 mod message;
 mod metrics;
 mod name;
 mod names;
 mod place;
 mod records;
+mod responder;
 mod server;
 mod settings;
 mod tcp;
@@ -35,6 +40,7 @@ mod udp;
 mod wire;
 
 pub use answer::{Answer, Failure, Refusal, answer};
+pub use forward::{CacheSettings, Forwarding, Stub};
 pub use message::{Question, Rejection};
 pub use name::{DnsName, Rr};
 pub use names::Names;

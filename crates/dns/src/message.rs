@@ -94,7 +94,7 @@ pub(crate) enum Incoming {
 
 /// Reads a packet.
 pub(crate) fn parse(packet: &[u8]) -> Incoming {
-    let mut reader = Reader { packet, at: 0 };
+    let mut reader = Reader::new(packet);
     let Some([id, flags, questions, answers, authorities, additionals]) = reader.header() else {
         return Incoming::Silence;
     };
@@ -141,28 +141,32 @@ struct Extras {
 
 /// Walks over a packet; each step is `None` when the packet ends too early or
 /// holds what it must not.
-struct Reader<'p> {
+pub(crate) struct Reader<'p> {
     packet: &'p [u8],
-    at: usize,
+    pub(crate) at: usize,
 }
 
 impl<'p> Reader<'p> {
-    fn take(&mut self, length: usize) -> Option<&'p [u8]> {
+    pub(crate) fn new(packet: &'p [u8]) -> Self {
+        Self { packet, at: 0 }
+    }
+
+    pub(crate) fn take(&mut self, length: usize) -> Option<&'p [u8]> {
         let end = self.at.checked_add(length)?;
         let taken = self.packet.get(self.at..end)?;
         self.at = end;
         Some(taken)
     }
 
-    fn u8(&mut self) -> Option<u8> {
+    pub(crate) fn u8(&mut self) -> Option<u8> {
         self.take(1)?.first().copied()
     }
 
-    fn u16(&mut self) -> Option<u16> {
+    pub(crate) fn u16(&mut self) -> Option<u16> {
         Some(u16::from_be_bytes(self.take(2)?.try_into().ok()?))
     }
 
-    fn header(&mut self) -> Option<[u16; 6]> {
+    pub(crate) fn header(&mut self) -> Option<[u16; 6]> {
         if self.packet.len() < HEADER {
             return None;
         }
@@ -171,7 +175,7 @@ impl<'p> Reader<'p> {
 
     /// The question. Its name is written out: nothing stands before it that a
     /// pointer could lead to.
-    fn question(&mut self) -> Option<Question> {
+    pub(crate) fn question(&mut self) -> Option<Question> {
         let start = self.at;
         loop {
             let length = self.u8()?;
@@ -193,7 +197,7 @@ impl<'p> Reader<'p> {
 
     /// Steps over a name that may end in a pointer. Returns whether it is the
     /// root.
-    fn skip_name(&mut self) -> Option<bool> {
+    pub(crate) fn skip_name(&mut self) -> Option<bool> {
         let start = self.at;
         loop {
             let length = self.u8()?;
@@ -248,7 +252,7 @@ impl<'p> Reader<'p> {
         Some(extras)
     }
 
-    fn record(&mut self) -> Option<RawRecord<'p>> {
+    pub(crate) fn record(&mut self) -> Option<RawRecord<'p>> {
         let at_root = self.skip_name()?;
         let kind = Rtype::from_int(self.u16()?);
         let class = self.u16()?;
@@ -258,17 +262,17 @@ impl<'p> Reader<'p> {
     }
 }
 
-struct RawRecord<'p> {
-    at_root: bool,
-    kind: Rtype,
-    class: u16,
-    ttl: u32,
-    data: &'p [u8],
+pub(crate) struct RawRecord<'p> {
+    pub(crate) at_root: bool,
+    pub(crate) kind: Rtype,
+    pub(crate) class: u16,
+    pub(crate) ttl: u32,
+    pub(crate) data: &'p [u8],
 }
 
 /// Whether EDNS options fill their record exactly.
 fn options_parse(data: &[u8]) -> bool {
-    let mut reader = Reader { packet: data, at: 0 };
+    let mut reader = Reader::new(data);
     while reader.at < data.len() {
         let whole = (|| {
             reader.u16()?;

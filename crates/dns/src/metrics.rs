@@ -17,8 +17,6 @@ use prometheus_client::{
     },
 };
 
-use crate::wire::Rcode;
-
 /// Record types that have a value of their own in labels, as in CoreDNS'
 /// `plugin/metrics/vars`.
 const TYPES: [(Rtype, &str); 16] = [
@@ -114,7 +112,9 @@ pub(crate) struct Seen<'a> {
     pub(crate) kind: Option<Rtype>,
     /// The zone's name, or `.` outside all zones.
     pub(crate) zone: &'a str,
-    pub(crate) rcode: Rcode,
+    pub(crate) rcode: &'static str,
+    /// Others were asked, now or earlier.
+    pub(crate) forwarded: bool,
     pub(crate) took: Duration,
 }
 
@@ -198,14 +198,18 @@ impl DnsMetrics {
         let family = if seen.client.to_canonical().is_ipv4() { "1" } else { "2" };
         let kind = seen.kind.map_or("other", label_of);
         self.requests.get_or_create(&OwnAsked { proto, family, r#type: kind }).inc();
-        self.responses.get_or_create(&OwnAnswered { rcode: seen.rcode.as_str() }).inc();
+        self.responses.get_or_create(&OwnAnswered { rcode: seen.rcode }).inc();
         let zone = || seen.zone.to_owned();
         let (server, view) = (SERVER, "");
         self.coredns_requests
             .get_or_create(&Asked { server, zone: zone(), view, proto, family, r#type: kind })
             .inc();
-        let rcode = seen.rcode.as_str();
-        let plugin = if seen.zone == OUTSIDE { "" } else { "kubernetes" };
+        let rcode = seen.rcode;
+        let plugin = match (seen.zone == OUTSIDE, seen.forwarded) {
+            (false, _) => "kubernetes",
+            (true, true) => "forward",
+            (true, false) => "",
+        };
         self.coredns_responses
             .get_or_create(&Answered { server, zone: zone(), view, rcode, plugin })
             .inc();

@@ -15,25 +15,18 @@ use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     num::NonZeroUsize,
     sync::Arc,
-    time::Instant,
 };
 
 use arc_swap::ArcSwap;
 use portolan_catalog::{Ack, Hub, Subscriber};
-use portolan_model::{ClientView, Face, FaceId, name};
+use portolan_model::{Face, FaceId, name};
 use portolan_runtime::{BlockReady, Clock, Metrics, Readiness, Tasks};
 use thiserror::Error;
 use tracing::info;
 
 use crate::{
-    answer::answer,
-    message::{Incoming, parse},
-    metrics::{DnsMetrics, OUTSIDE, Proto, Seen},
-    name::text,
-    names::Names,
-    settings::Settings,
-    tcp, udp,
-    wire::{self, MESSAGE_MAX, Rcode, UDP_PAYLOAD_MAX},
+    forward::Forwarder, metrics::DnsMetrics, names::Names, responder::Responder,
+    settings::Settings, tcp, udp,
 };
 
 /// Where `portolan up` listens: above the privileged ports, as 53 needs root.
@@ -62,6 +55,14 @@ pub enum StartError {
     /// No address was given.
     #[error("the DNS face has no address to listen on")]
     NoAddress,
+    /// An upstream server cannot be asked.
+    #[error("the upstream server {address} cannot be used: {why}")]
+    Upstream {
+        /// Which.
+        address: SocketAddr,
+        /// Why not.
+        why: &'static str,
+    },
     /// An address cannot be listened on.
     #[error("cannot listen for DNS on {address} ({transport})")]
     Listen {
@@ -107,6 +108,9 @@ pub async fn start(
     if listen.is_empty() {
         return Err(StartError::NoAddress);
     }
+    if let Some((address, why)) = settings.forwarding.unusable() {
+        return Err(StartError::Upstream { address, why });
+    }
     let workers =
         workers.or_else(|| std::thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get);
     let mut bound = Vec::with_capacity(listen.len());
@@ -123,8 +127,9 @@ pub async fn start(
     let snapshot =
         subscriber.poll().map_or_else(|| hub.snapshot(), |update| update.snapshot().clone());
     let names = Arc::new(ArcSwap::from_pointee(Names::new(Arc::new(settings), snapshot)));
+    let forwarder = Forwarder::start(&names.load().settings().forwarding, metrics, tasks);
     let responder =
-        Responder { names: names.clone(), metrics: Arc::new(DnsMetrics::register(metrics)) };
+        Responder::new(names.clone(), Arc::new(DnsMetrics::register(metrics)), forwarder);
 
     let mut members = Vec::new();
     for sockets in bound {
@@ -225,55 +230,5 @@ impl Follower {
         for member in &self.members {
             self.hub.board().leave(member);
         }
-    }
-}
-
-/// Turns a packet into a reply: what UDP and TCP share.
-#[derive(Clone, Debug)]
-pub(crate) struct Responder {
-    names: Arc<ArcSwap<Names>>,
-    pub(crate) metrics: Arc<DnsMetrics>,
-}
-
-impl Responder {
-    /// Writes the reply into `out`. False: the packet gets none. `turn` is a
-    /// random number.
-    pub(crate) fn respond(
-        &self,
-        proto: Proto,
-        client: IpAddr,
-        packet: &[u8],
-        turn: usize,
-        out: &mut Vec<u8>,
-    ) -> bool {
-        let started = Instant::now();
-        let incoming = parse(packet);
-        let mut zone = OUTSIDE.to_owned();
-        let (kind, rcode) = match &incoming {
-            Incoming::Silence => {
-                self.metrics.dropped("no_query");
-                return false;
-            }
-            Incoming::Reject { question, .. } => {
-                let Some(rcode) = wire::reject(&incoming, out) else { return false };
-                (question.as_ref().map(|question| question.kind), rcode)
-            }
-            Incoming::Query(query) => {
-                let names = self.names.load();
-                if let Some(ours) = names.settings().zone_of(&query.question.name) {
-                    zone = text(&ours.apex);
-                }
-                let answer = answer(&names, &ClientView::default(), &query.question);
-                let limit = match proto {
-                    Proto::Udp => query.udp_limit(UDP_PAYLOAD_MAX),
-                    Proto::Tcp => MESSAGE_MAX,
-                };
-                wire::reply(query, &answer, limit, turn, out);
-                (Some(query.question.kind), Rcode::of(&answer))
-            }
-        };
-        let took = started.elapsed();
-        self.metrics.seen(&Seen { proto, client, kind, zone: &zone, rcode, took });
-        true
     }
 }

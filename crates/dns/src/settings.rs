@@ -7,7 +7,10 @@ use std::{
 
 use portolan_model::Name;
 
-use crate::name::{DnsName, depth, parse};
+use crate::{
+    forward::Forwarding,
+    name::{DnsName, depth, parse},
+};
 
 /// TTL of answers about services, in seconds: the default of CoreDNS'
 /// kubernetes plugin, short because endpoints move.
@@ -129,6 +132,8 @@ pub struct Settings {
     /// Where programs reach this server: by these it finds the Services that
     /// stand before it, and names itself (NS).
     pub own_addresses: Vec<SocketAddr>,
+    /// Who is asked for names that are not ours.
+    pub forwarding: Forwarding,
 }
 
 impl Default for Settings {
@@ -148,6 +153,7 @@ impl Default for Settings {
             endpoints: true,
             empty_services: true,
             own_addresses: Vec::new(),
+            forwarding: Forwarding::default(),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! DNS over TCP: messages with a length in front, many on one connection.
 //!
-//! Queries that arrive together are answered together, in their order. Limits
+//! Queries that arrive together are answered together, in their order but for
+//! those that others have to be asked for: they come as they are ready. Limits
 //! keep slow and greedy clients from taking what others need: connections in
 //! all and per client, time for a message to arrive whole, time for a reply to
 //! be taken.
@@ -14,6 +15,7 @@ use std::{
 };
 
 use bytes::{Buf, BytesMut};
+use futures_util::{StreamExt, stream::FuturesUnordered};
 use portolan_runtime::Shutdown;
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -24,7 +26,10 @@ use tokio::{
 };
 use tracing::debug;
 
-use crate::{metrics::Proto, server::Responder};
+use crate::{
+    metrics::Proto,
+    responder::{Met, Responder},
+};
 
 /// Connections in all. With [`PER_CLIENT_MAX`] it takes more than ten clients to
 /// use them up.
@@ -149,23 +154,27 @@ async fn serve(mut stream: TcpStream, admitted: &Admitted) {
     if let Err(error) = stream.set_nodelay(true) {
         debug!(%error, "TCP_NODELAY");
     }
+    let responder = &admitted.connections.responder;
     let mut random = SmallRng::from_os_rng();
     let mut input = BytesMut::with_capacity(4096);
     let mut reply = Vec::new();
     let mut output = Vec::new();
+    let mut waiting = FuturesUnordered::new();
     loop {
         while let Some(length) = whole_message(&input) {
             input.advance(2);
             let query = input.split_to(length);
-            let responder = &admitted.connections.responder;
             let turn = random.random_range(0..1 << 16);
-            if !responder.respond(Proto::Tcp, admitted.client, &query, turn, &mut reply) {
+            match responder.respond(Proto::Tcp, admitted.client, &query, turn, &mut reply) {
                 // What is no query over TCP has no excuse: the stream is lost.
-                return;
+                Met::Silence => return,
+                Met::Reply => frame(&reply, &mut output),
+                Met::Later(later) => waiting.push(async move {
+                    let mut reply = Vec::new();
+                    responder.finish(*later, &mut reply).await;
+                    reply
+                }),
             }
-            let Ok(length) = u16::try_from(reply.len()) else { return };
-            output.extend_from_slice(&length.to_be_bytes());
-            output.extend_from_slice(&reply);
             if output.len() >= BATCH && !write(&mut stream, &mut output).await {
                 return;
             }
@@ -173,10 +182,25 @@ async fn serve(mut stream: TcpStream, admitted: &Admitted) {
         if !write(&mut stream, &mut output).await {
             return;
         }
+        // No more is read before these are done: a client that asks faster than
+        // others answer is slowed down.
+        while let Some(reply) = waiting.next().await {
+            frame(&reply, &mut output);
+            if !write(&mut stream, &mut output).await {
+                return;
+            }
+        }
         if !read_on(&mut stream, &mut input).await {
             return;
         }
     }
+}
+
+/// Appends a message with its length; it is never longer than 65,535 bytes.
+fn frame(message: &[u8], output: &mut Vec<u8>) {
+    let Ok(length) = u16::try_from(message.len()) else { return };
+    output.extend_from_slice(&length.to_be_bytes());
+    output.extend_from_slice(message);
 }
 
 /// The length of the first message, once it is whole.

@@ -154,7 +154,7 @@ fn lookup(names: &Names, name: &DnsName, kind: Rtype, view: &ClientView, how: St
         }
         at = target.clone();
     }
-    steps.push(Step { stage: "answer", text: outcome(&answer, kind) });
+    steps.push(Step { stage: "answer", text: outcome(names, name, &answer, kind) });
     let rcode = Rcode::of(&answer).as_str();
     Lookup { name: text(name), kind, steps, rcode, answer }
 }
@@ -198,8 +198,19 @@ fn meaning(place: &Place) -> String {
     }
 }
 
-fn outcome(answer: &Answer, kind: Rtype) -> String {
+fn outcome(names: &Names, name: &DnsName, answer: &Answer, kind: Rtype) -> String {
+    let forwarding = &names.settings().forwarding;
     match answer {
+        Answer::Records { answer, elsewhere: Some(target), .. } if forwarding.covers(target) => {
+            format!(
+                "{} alias records; upstream servers are asked for {}",
+                answer.len(),
+                text(target)
+            )
+        }
+        Answer::Refused(Refusal::OutsideZones) if forwarding.covers(name) => {
+            "not our name: upstream servers are asked".to_owned()
+        }
         Answer::Records { answer, elsewhere: Some(target), .. } => format!(
             "{} alias records; {} is not ours, the client has to ask on",
             answer.len(),

@@ -4,7 +4,7 @@
 //! The kernel spreads clients over the sockets; a worker shares nothing with the
 //! others but the names it loads.
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use portolan_runtime::Shutdown;
 use rand::{Rng, SeedableRng, rngs::SmallRng};
@@ -12,7 +12,10 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::UdpSocket;
 use tracing::debug;
 
-use crate::{metrics::Proto, server::Responder};
+use crate::{
+    metrics::Proto,
+    responder::{Later, Met, Responder},
+};
 
 /// What a socket may hold while its worker is busy: about 20,000 queries. The
 /// kernel gives less where `net.core.rmem_max` says so.
@@ -49,10 +52,12 @@ fn socket(address: SocketAddr, shared: bool) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// Answers what comes in until shutdown.
+/// Answers what comes in until shutdown. What has to be asked of others is waited
+/// for in a task of its own, of which the forwarder allows only so many.
 pub(crate) async fn work(socket: UdpSocket, responder: Responder, shutdown: Shutdown) {
     let mut random = SmallRng::from_os_rng();
     let own = socket.local_addr().ok();
+    let socket = Arc::new(socket);
     let mut packet = vec![0; QUERY_MAX];
     let mut reply = Vec::with_capacity(QUERY_MAX);
     loop {
@@ -76,18 +81,33 @@ pub(crate) async fn work(socket: UdpSocket, responder: Responder, shutdown: Shut
             continue;
         }
         let Some(query) = packet.get(..length) else { continue };
-        if !responder.respond(
-            Proto::Udp,
-            client.ip(),
-            query,
-            random.random_range(0..1 << 16),
-            &mut reply,
-        ) {
-            continue;
+        let turn = random.random_range(0..1 << 16);
+        match responder.respond(Proto::Udp, client.ip(), query, turn, &mut reply) {
+            Met::Silence => {}
+            Met::Reply => send(&socket, &responder, &reply, client).await,
+            Met::Later(later) => {
+                let waiting = wait(socket.clone(), responder.clone(), later, client);
+                let shutdown = shutdown.clone();
+                tokio::spawn(async move {
+                    tokio::select! {
+                        () = waiting => {}
+                        () = shutdown.cancelled() => {}
+                    }
+                });
+            }
         }
-        if let Err(error) = socket.send_to(&reply, client).await {
-            debug!(%error, %client, "sending failed");
-            responder.metrics.dropped("send_error");
-        }
+    }
+}
+
+async fn wait(socket: Arc<UdpSocket>, responder: Responder, later: Box<Later>, client: SocketAddr) {
+    let mut reply = Vec::new();
+    responder.finish(*later, &mut reply).await;
+    send(&socket, &responder, &reply, client).await;
+}
+
+async fn send(socket: &UdpSocket, responder: &Responder, reply: &[u8], client: SocketAddr) {
+    if let Err(error) = socket.send_to(reply, client).await {
+        debug!(%error, %client, "sending failed");
+        responder.metrics.dropped("send_error");
     }
 }

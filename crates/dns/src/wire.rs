@@ -33,8 +33,8 @@ pub(crate) const MESSAGE_MAX: usize = 65_535;
 /// long answers linear.
 const SUFFIXES_MAX: usize = 48;
 
-/// Bytes of an OPT record without options.
-const OPT_LENGTH: usize = 11;
+/// The EDNS option of an extended error (RFC 8914, 2).
+pub(crate) const OPTION_EDE: u16 = 15;
 
 /// Extended DNS errors (RFC 8914, 4).
 const EDE_OTHER: u16 = 0;
@@ -92,42 +92,94 @@ impl Rcode {
     }
 }
 
+/// The name of any code, for metrics.
+pub(crate) fn rcode_text(code: u16) -> &'static str {
+    const KNOWN: [Rcode; 8] = [
+        Rcode::NoError,
+        Rcode::FormErr,
+        Rcode::ServFail,
+        Rcode::NxDomain,
+        Rcode::NotImp,
+        Rcode::Refused,
+        Rcode::NotAuth,
+        Rcode::BadVers,
+    ];
+    KNOWN.iter().find(|known| **known as u16 == code).map_or("OTHER", |known| known.as_str())
+}
+
+/// An extended error: its number and what it adds (RFC 8914).
+pub(crate) type ExtendedError = (u16, String);
+
+/// A reply, before it is bytes.
+#[derive(Debug, Default)]
+pub(crate) struct Parts<'a> {
+    pub(crate) answer: &'a [Rr],
+    pub(crate) authority: &'a [Rr],
+    pub(crate) additional: &'a [Rr],
+    pub(crate) rcode: u16,
+    pub(crate) authoritative: bool,
+    pub(crate) recursion_available: bool,
+    /// Something is missing already.
+    pub(crate) truncated: bool,
+    pub(crate) error: Option<ExtendedError>,
+}
+
 /// Writes the reply to a packet that gets no answer. `None`: it gets silence.
 pub(crate) fn reject(incoming: &Incoming, out: &mut Vec<u8>) -> Option<Rcode> {
     let Incoming::Reject { head, question, edns, why } = incoming else { return None };
     let rcode = Rcode::of_rejection(*why);
     let mut writer = Writer::new(out, MESSAGE_MAX, edns.as_ref());
     writer.begin(question.as_ref());
-    writer.finish(*head, rcode, false, edns.as_ref(), None);
+    let parts = Parts { rcode: rcode as u16, ..Parts::default() };
+    writer.finish(*head, edns.as_ref(), &parts);
     Some(rcode)
 }
 
 /// Writes the reply with an answer, at most `limit` bytes long. `turn` rotates
 /// runs of addresses: hand in a random number.
 pub(crate) fn reply(query: &Query, answer: &Answer, limit: usize, turn: usize, out: &mut Vec<u8>) {
+    let (records, authority, additional): (&[Rr], &Option<Rr>, &[Rr]) = match answer {
+        Answer::Records { answer, additional, .. } => (answer, &None, additional),
+        Answer::NoData { aliases, authority } | Answer::NxDomain { aliases, authority, .. } => {
+            (aliases, authority, &[])
+        }
+        Answer::ServFail { authority, .. } => (&[], authority, &[]),
+        Answer::Refused(_) => (&[], &None, &[]),
+    };
+    let parts = Parts {
+        answer: records,
+        authority: authority.as_slice(),
+        additional,
+        rcode: Rcode::of(answer) as u16,
+        authoritative: !matches!(answer, Answer::Refused(_)),
+        error: extended_error(answer),
+        ..Parts::default()
+    };
+    reply_with(query, &parts, limit, turn, out);
+}
+
+/// Writes a reply from its parts.
+pub(crate) fn reply_with(
+    query: &Query,
+    parts: &Parts<'_>,
+    limit: usize,
+    turn: usize,
+    out: &mut Vec<u8>,
+) {
     let edns = query.edns.as_ref();
     let mut writer = Writer::new(out, limit, edns);
     writer.begin(Some(&query.question));
-    let (records, authority, additional): (&[Rr], Option<&Rr>, &[Rr]) = match answer {
-        Answer::Records { answer, additional, .. } => (answer, None, additional),
-        Answer::NoData { aliases, authority } | Answer::NxDomain { aliases, authority, .. } => {
-            (aliases, authority.as_ref(), &[])
+    let sections = [
+        (Section::Answer, parts.answer),
+        (Section::Authority, parts.authority),
+        (Section::Additional, parts.additional),
+    ];
+    for (section, records) in sections {
+        for record in rotated(records, turn) {
+            writer.record(section, record);
         }
-        Answer::ServFail { authority, .. } => (&[], authority.as_ref(), &[]),
-        Answer::Refused(_) => (&[], None, &[]),
-    };
-    for record in rotated(records, turn) {
-        writer.record(Section::Answer, record);
     }
-    if let Some(record) = authority {
-        writer.record(Section::Authority, record);
-    }
-    for record in rotated(additional, turn) {
-        writer.record(Section::Additional, record);
-    }
-    let authoritative = !matches!(answer, Answer::Refused(_));
-    let error = extended_error(answer);
-    writer.finish(query.head, Rcode::of(answer), authoritative, edns, error);
+    writer.finish(query.head, edns, parts);
 }
 
 /// The records with each run of addresses of one owner and type rotated, so that
@@ -145,7 +197,7 @@ fn rotated(records: &[Rr], turn: usize) -> impl Iterator<Item = &Rr> {
     })
 }
 
-fn extended_error(answer: &Answer) -> Option<(u16, String)> {
+fn extended_error(answer: &Answer) -> Option<ExtendedError> {
     use crate::answer::Failure;
     match answer {
         Answer::ServFail { failure: Failure::NotSynced, .. } => {
@@ -155,6 +207,42 @@ fn extended_error(answer: &Answer) -> Option<(u16, String)> {
         Answer::Refused(Refusal::OutsideZones) => Some((EDE_NOT_AUTHORITATIVE, String::new())),
         Answer::Refused(_) => Some((EDE_NOT_SUPPORTED, String::new())),
         _ => None,
+    }
+}
+
+/// The OPT record of a reply (RFC 6891, 6.1).
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct OptRecord {
+    pub(crate) edns: Edns,
+    pub(crate) rcode: u16,
+}
+
+impl OptRecord {
+    /// Bytes of one without options.
+    pub(crate) const LENGTH: usize = 11;
+
+    /// Appends it to a message and counts it. Room for it is set aside; an
+    /// extended error is added where `limit` leaves room for that too.
+    pub(crate) fn write(&self, error: Option<&ExtendedError>, limit: usize, out: &mut Vec<u8>) {
+        let error = error.filter(|(_, text)| out.len() + 6 + text.len() <= limit);
+        let length = error.map_or(0, |(_, text)| 6 + text.len());
+        let flags = if self.edns.dnssec_ok { 0x80 } else { 0 };
+        out.push(0);
+        out.extend_from_slice(&Rtype::OPT.to_int().to_be_bytes());
+        out.extend_from_slice(&UDP_PAYLOAD_MAX.to_be_bytes());
+        out.extend_from_slice(&[(self.rcode >> 4) as u8, 0, flags, 0]);
+        out.extend_from_slice(&u16::try_from(length).unwrap_or_default().to_be_bytes());
+        if let Some((number, text)) = error {
+            out.extend_from_slice(&OPTION_EDE.to_be_bytes());
+            let length = u16::try_from(length - 4).unwrap_or_default();
+            out.extend_from_slice(&length.to_be_bytes());
+            out.extend_from_slice(&number.to_be_bytes());
+            out.extend_from_slice(text.as_bytes());
+        }
+        if let Some([high, low]) = out.get_mut(10..HEADER) {
+            let count = u16::from_be_bytes([*high, *low]) + 1;
+            [*high, *low] = count.to_be_bytes();
+        }
     }
 }
 
@@ -180,7 +268,7 @@ impl<'o> Writer<'o> {
     fn new(out: &'o mut Vec<u8>, limit: usize, edns: Option<&Edns>) -> Self {
         out.clear();
         out.resize(HEADER, 0);
-        let reserved = if edns.is_some() { OPT_LENGTH } else { 0 };
+        let reserved = if edns.is_some() { OptRecord::LENGTH } else { 0 };
         Self {
             out,
             limit: limit.min(MESSAGE_MAX).saturating_sub(reserved),
@@ -214,58 +302,29 @@ impl<'o> Writer<'o> {
         }
     }
 
-    fn finish(
-        mut self,
-        head: Head,
-        rcode: Rcode,
-        authoritative: bool,
-        edns: Option<&Edns>,
-        error: Option<(u16, String)>,
-    ) {
-        let code = rcode as u16;
-        if let Some(edns) = edns {
-            self.option_record(code, *edns, error);
-        }
+    fn finish(mut self, head: Head, edns: Option<&Edns>, parts: &Parts<'_>) {
+        self.truncated |= parts.truncated;
         let [high, low] = head.id.to_be_bytes();
         let flag = |set: bool, bit: u8| if set { bit } else { 0 };
         let first = 0x80
             | (head.opcode & 0xf) << 3
-            | flag(authoritative, 0x04)
+            | flag(parts.authoritative, 0x04)
             | flag(self.truncated, 0x02)
             | flag(head.recursion_desired, 0x01);
-        // RA stays clear: nothing is asked on behalf of clients.
-        let second = flag(head.checking_disabled, 0x10) | (code & 0xf) as u8;
+        // RA stays clear where we answer ourselves, as CoreDNS has it.
+        let second = flag(parts.recursion_available, 0x80)
+            | flag(head.checking_disabled, 0x10)
+            | (parts.rcode & 0xf) as u8;
         let mut header = [0; HEADER];
         header[..4].copy_from_slice(&[high, low, first, second]);
         for (place, count) in header[4..].chunks_exact_mut(2).zip(self.counts) {
             place.copy_from_slice(&count.to_be_bytes());
         }
         self.out[..HEADER].copy_from_slice(&header);
-    }
-
-    /// The OPT record (RFC 6891, 6.1). An extended error is added where it fits.
-    fn option_record(&mut self, code: u16, edns: Edns, error: Option<(u16, String)>) {
-        let mut options = Vec::new();
-        if let Some((number, text)) = error {
-            let length = 2 + text.len();
-            if self.out.len() + 4 + length <= self.limit
-                && let Ok(length) = u16::try_from(length)
-            {
-                options.extend_from_slice(&15_u16.to_be_bytes());
-                options.extend_from_slice(&length.to_be_bytes());
-                options.extend_from_slice(&number.to_be_bytes());
-                options.extend_from_slice(text.as_bytes());
-            }
+        if let Some(edns) = edns {
+            let record = OptRecord { edns: *edns, rcode: parts.rcode };
+            record.write(parts.error.as_ref(), self.limit, self.out);
         }
-        let flags = if edns.dnssec_ok { 0x80 } else { 0 };
-        let length = u16::try_from(options.len()).unwrap_or_default();
-        self.out.extend_from_slice(&[0]);
-        self.out.extend_from_slice(&Rtype::OPT.to_int().to_be_bytes());
-        self.out.extend_from_slice(&UDP_PAYLOAD_MAX.to_be_bytes());
-        self.out.extend_from_slice(&[(code >> 4) as u8, 0, flags, 0]);
-        self.out.extend_from_slice(&length.to_be_bytes());
-        self.out.extend_from_slice(&options);
-        self.counts[3] += 1;
     }
 
     /// Finds an earlier place where exactly these labels stand.

@@ -6,4 +6,6 @@ mod cases;
 mod client;
 mod dig;
 mod face;
+mod forward;
 mod sockets;
+mod upstream;
