@@ -75,8 +75,17 @@ async fn a_deployment_and_its_service() {
         .await;
     // A template that never gets ready takes no Pod away.
     cluster.merge(deployments, "default", "web", image("broken")).await;
+    // Its own set first: a second Pod alone could be one of before that still ends.
     cluster
-        .until(&kinds::PODS, "default", "a second Pod", |pods| (pods.len() == 2).then_some(()))
+        .until(&kinds::REPLICA_SETS, "default", "a third set", |sets| {
+            (sets.len() == 3).then_some(())
+        })
+        .await;
+    cluster
+        .until(&kinds::PODS, "default", "a Pod of the third set", |pods| {
+            let image = |pod| object::text(pod, "/spec/containers/0/image");
+            pods.iter().any(|pod| image(pod) == "broken").then_some(())
+        })
         .await;
     cluster.until(slices, "default", "one endpoint", |s| addresses(s, "web", 1)).await;
     cluster.merge(deployments, "default", "web", image("v2")).await;
