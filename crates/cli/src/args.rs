@@ -105,10 +105,10 @@ pub struct ClusterFlags {
     /// How Pods are connected
     #[arg(long, value_enum, default_value = "loopback")]
     pub pod_network: PodNetwork,
-    /// Addresses of Pods, IPv4[,IPv6] [default: 127.10.0.0/16,fd00:10::/64]
+    /// Addresses of Pods, IPv4[,IPv6] [default: 127.10.0.0/16,fd00:10::/64; netns: 10.244.0.0/16]
     #[arg(long, value_name = "CIDR", value_delimiter = ',')]
     pub pod_cidr: Vec<String>,
-    /// Addresses of Services, IPv4[,IPv6] [default: 127.96.0.0/16,fd00:96::/112]
+    /// Addresses of Services, IPv4[,IPv6] [default: 127.96.0.0/16,fd00:96::/112; netns: 10.96.0.0/16]
     #[arg(long, value_name = "CIDR", value_delimiter = ',')]
     pub service_cidr: Vec<String>,
     /// Zone of the node that runs Pods
@@ -131,6 +131,8 @@ pub enum RunOutput {
 pub enum PodNetwork {
     /// Each Pod has a loopback address of its own
     Loopback,
+    /// Each Pod has network and mount namespaces of its own (as root, or with user namespaces)
+    Netns,
 }
 
 /// `portolan up`

@@ -27,7 +27,9 @@ pub const EXTERNAL_TAINT: &str = "portolan.dev/external";
 /// Where the DNS Service is within the range of Services (kubeadm's choice, which many copy).
 pub const DNS_ADDRESS_OFFSET: u128 = 10;
 /// Where the API's Service is (kube-apiserver's choice).
-const API_ADDRESS_OFFSET: u128 = 1;
+pub const API_ADDRESS_OFFSET: u128 = 1;
+/// The port of the API's Service.
+pub const API_PORT: u16 = 443;
 
 const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
 
@@ -199,7 +201,7 @@ fn api_service(facts: &Facts) -> Option<Value> {
             "clusterIP": address.to_string(),
             "ipFamilyPolicy": "SingleStack",
             "ports": [{
-                "name": "https", "port": 443, "protocol": "TCP", "targetPort": facts.api.port(),
+                "name": "https", "port": API_PORT, "protocol": "TCP", "targetPort": facts.api.port(),
             }],
         },
     }))

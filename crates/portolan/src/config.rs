@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use anyhow::{Context, Result, bail};
 use portolan_apiserver::registry::Cidr;
-use portolan_cli::args::ClusterFlags;
+use portolan_cli::args::{ClusterFlags, PodNetwork};
 use portolan_model::Origin;
 
 /// Addresses of Pods on the loopback network, and of Services in front of them
@@ -12,6 +12,11 @@ use portolan_model::Origin;
 /// to be made).
 const POD_CIDRS: [&str; 2] = ["127.10.0.0/16", "fd00:10::/64"];
 const SERVICE_CIDRS: [&str; 2] = ["127.96.0.0/16", "fd00:96::/112"];
+
+/// The same where Pods have networks of their own: what kubeadm users know
+/// (its Service default, and flannel's of Pods).
+const NETNS_POD_CIDRS: [&str; 1] = ["10.244.0.0/16"];
+const NETNS_SERVICE_CIDRS: [&str; 1] = ["10.96.0.0/16"];
 
 /// A static list that is a source of its own.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,8 +38,12 @@ pub(crate) fn static_source(text: &str) -> Result<StaticSource> {
 
 /// The ranges of Pods and of Services.
 pub(crate) fn ranges(flags: &ClusterFlags) -> Result<(Vec<Cidr>, Vec<Cidr>)> {
-    let pods = cidrs("--pod-cidr", &flags.pod_cidr, &POD_CIDRS)?;
-    let services = cidrs("--service-cidr", &flags.service_cidr, &SERVICE_CIDRS)?;
+    let (pods, services): (&[&str], &[&str]) = match flags.pod_network {
+        PodNetwork::Loopback => (&POD_CIDRS, &SERVICE_CIDRS),
+        PodNetwork::Netns => (&NETNS_POD_CIDRS, &NETNS_SERVICE_CIDRS),
+    };
+    let pods = cidrs("--pod-cidr", &flags.pod_cidr, pods)?;
+    let services = cidrs("--service-cidr", &flags.service_cidr, services)?;
     Ok((pods, services))
 }
 

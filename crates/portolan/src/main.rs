@@ -5,6 +5,7 @@
 mod apply;
 mod config;
 mod data_dir;
+mod outside;
 mod register;
 mod signals;
 mod tour;
@@ -29,7 +30,7 @@ fn main() -> ExitCode {
     if arguments.next().is_some_and(|first| first == supervise::SHIM_WORD) {
         return ExitCode::from(supervise::shim_main(arguments));
     }
-    let cli = Cli::parse();
+    let mut cli = Cli::parse();
     tracing_subscriber::fmt()
         .with_env_filter(
             EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(LOG_DEFAULT)),
@@ -39,6 +40,14 @@ fn main() -> ExitCode {
     // One provider of cryptography, chosen here and nowhere else. It can only
     // be installed already, by ourselves.
     rustls::crypto::ring::default_provider().install_default().ok();
+    // While there is one thread: namespaces are entered by threads.
+    let outside = match outside::enter(&mut cli.command) {
+        Ok(outside) => outside,
+        Err(error) => {
+            Output::standard().word(&format!("error: {error:#}"));
+            return ExitCode::from(Exit::Usage as u8);
+        }
+    };
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -46,13 +55,13 @@ fn main() -> ExitCode {
             return ExitCode::from(Exit::Problem as u8);
         }
     };
-    let exit = runtime.block_on(run(cli));
+    let exit = runtime.block_on(run(cli, outside));
     // Detached work (a resolver of the system, say) must not hold the exit up.
     runtime.shutdown_background();
     ExitCode::from(exit as u8)
 }
 
-async fn run(cli: Cli) -> Exit {
+async fn run(cli: Cli, outside: Option<outside::Outside>) -> Exit {
     let mut output = Output::standard();
     match portolan_cli::run(&cli, &mut output).await {
         Some(Ok(exit)) => return exit,
@@ -66,8 +75,10 @@ async fn run(cli: Cli) -> Exit {
         None => {}
     }
     let ended = match cli.command {
-        Command::Up(args) => up::run(up::Wanted::everything(args), &mut output).await,
-        Command::Cluster(args) => up::run(up::Wanted::cluster_alone(args), &mut output).await,
+        Command::Up(args) => up::run(up::Wanted::everything(args), outside, &mut output).await,
+        Command::Cluster(args) => {
+            up::run(up::Wanted::cluster_alone(args), outside, &mut output).await
+        }
         Command::Register(args) => register::run(args, &mut output).await,
         Command::Demo(args) => demo(args).await,
         // The reading verbs were run above.

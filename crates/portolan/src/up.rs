@@ -8,7 +8,7 @@
 //! Faces come before the cluster, so that every address is known when the first
 //! Pod starts, also where a flag asked for a free port.
 
-use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, anyhow};
 use portolan_apiserver::registry::Cidr;
@@ -28,6 +28,7 @@ use crate::{
     apply,
     config::{self, StaticSource},
     data_dir::DataDir,
+    outside::{DNS_PORT, Outside},
     signals::Signals,
     tour,
 };
@@ -78,7 +79,11 @@ struct Shared {
 }
 
 /// Runs until a signal asks it to end.
-pub(crate) async fn run(wanted: Wanted, output: &mut Output) -> Result<Exit> {
+pub(crate) async fn run(
+    wanted: Wanted,
+    mut outside: Option<Outside>,
+    output: &mut Output,
+) -> Result<Exit> {
     let (pod_cidrs, service_cidrs) = config::ranges(&wanted.flags)?;
     config::loopback("--api-listen", wanted.flags.api_listen)?;
     let mut statics = Vec::new();
@@ -105,7 +110,11 @@ pub(crate) async fn run(wanted: Wanted, output: &mut Output) -> Result<Exit> {
         tasks: Tasks::new(Shutdown::new()),
     };
 
-    let started = start(&wanted, &shared, &data_dir, pod_cidrs, service_cidrs, statics);
+    if let Some(outside) = &mut outside {
+        outside.serve(&shared.tasks)?;
+    }
+    let outside = outside.as_ref();
+    let started = start(&wanted, &shared, outside, &data_dir, pod_cidrs, service_cidrs, statics);
     let Started { running, addresses, productpage } = match started.await {
         Ok(started) => started,
         Err(error) => {
@@ -134,6 +143,7 @@ struct Started {
 async fn start(
     wanted: &Wanted,
     shared: &Shared,
+    outside: Option<&Outside>,
     data_dir: &DataDir,
     pod_cidrs: Vec<Cidr>,
     service_cidrs: Vec<Cidr>,
@@ -148,13 +158,7 @@ async fn start(
     };
     let ranges = [pod_cidrs.as_slice(), service_cidrs.as_slice()].concat();
     start_faces(wanted, shared, &ranges, &mut addresses).await?;
-    let mut environment = BTreeMap::new();
-    if let Some(dns) = &addresses.dns {
-        environment.insert("PORTOLAN_DNS".to_owned(), dns.clone());
-    }
-    if let Some(http) = &addresses.http {
-        environment.insert("PORTOLAN_SERVER".to_owned(), http.clone());
-    }
+    let environment = environment(&addresses, outside);
     let api = portolan_apiserver::Config {
         listen: wanted.flags.api_listen,
         data_dir: Some(data_dir.path().to_path_buf()),
@@ -170,6 +174,9 @@ async fn start(
     let mut kubelet = kubelet::Config::new(data_dir.path().to_path_buf(), pod_cidrs);
     kubelet.zone = Some(wanted.flags.zone.clone());
     kubelet.environment = environment;
+    if let Some(outside) = outside {
+        kubelet.network = kubelet::PodNetwork::Netns(outside.node.clone());
+    }
     let cluster = portolan_cluster::Config { api, kubelet: Some(kubelet) };
     let running = portolan_cluster::start(cluster, shared.tasks.shutdown().clone()).await?;
     let kubeconfig = running.kubeconfig.clone().context("the cluster wrote no kubeconfig")?;
@@ -178,6 +185,10 @@ async fn start(
     if let Some(dns) = addresses.dns.as_ref().and_then(|dns| dns.parse().ok()) {
         let published = portolan_cluster::fixed::publish_dns(&running.registry, dns);
         published.await.map_err(|status| anyhow!("kube-dns: {status}"))?;
+    }
+    if let Some(outside) = outside.filter(|_| !wanted.has(Part::Proxy)) {
+        let dns = addresses.dns.as_ref().and_then(|dns| dns.parse().ok());
+        outside.stand_in(running.address, dns, &shared.tasks)?;
     }
     if let Some(up) = &wanted.faces {
         start_sources(shared, &kubeconfig, statics).await?;
@@ -188,6 +199,18 @@ async fn start(
     }
     data_dir.publish(&addresses)?;
     Ok(Started { running, addresses, productpage })
+}
+
+/// Where Pods find the faces. Those that are not offered to Pods' networks are
+/// not named there.
+fn environment(addresses: &Addresses, outside: Option<&Outside>) -> BTreeMap<String, String> {
+    let dns = outside.map(|outside| SocketAddr::new(outside.node.dns(), DNS_PORT).to_string());
+    let dns = addresses.dns.clone().map(|own| dns.unwrap_or(own));
+    let http = addresses.http.clone().filter(|_| outside.is_none());
+    [("PORTOLAN_DNS", dns), ("PORTOLAN_SERVER", http)]
+        .into_iter()
+        .filter_map(|(name, value)| Some((name.to_owned(), value?)))
+        .collect()
 }
 
 async fn start_faces(

@@ -117,7 +117,7 @@ pub(crate) fn build(
     Ok(env)
 }
 
-fn hostname(pod: &Pod) -> String {
+pub(crate) fn hostname(pod: &Pod) -> String {
     let asked = text(&pod.raw, "/spec/hostname");
     if asked.is_empty() { pod.name.clone() } else { asked.to_owned() }
 }
@@ -254,7 +254,7 @@ fn subscript(path: &str) -> Option<(&str, &str)> {
 /// A plain number of `limits` or `requests`; cpu in whole cores, rounded up, as
 /// with the default divisor. Quantities with suffixes other than `m` and the
 /// powers of two and ten are not known here.
-fn resource_field(resource: &str, container: &Container) -> Option<String> {
+pub(crate) fn resource_field(resource: &str, container: &Container) -> Option<String> {
     let (side, name) = resource.split_once('.')?;
     let raw = container.raw.get("resources")?.get(side)?.get(name)?;
     let text = raw.as_str().map(str::to_owned).or_else(|| raw.as_i64().map(|n| n.to_string()))?;

@@ -182,6 +182,7 @@ impl Host {
         let (host, port) = (api.ip().to_string(), api.port().to_string());
         let own = [
             ("PORTOLAN_API", format!("https://{api}")),
+            // On every network: a container sees the machine's files.
             ("PORTOLAN_TOKEN_FILE", token.display().to_string()),
             ("PORTOLAN_CA_FILE", ca.display().to_string()),
             ("PORTOLAN_BIN", self.config.executable.display().to_string()),
@@ -293,7 +294,7 @@ impl Host {
     }
 }
 
-fn write_private(path: &Path, content: &[u8]) -> io::Result<()> {
+pub(super) fn write_private(path: &Path, content: &[u8]) -> io::Result<()> {
     let mut options = fs::OpenOptions::new();
     options.write(true).create(true).truncate(true).mode(FILE_MODE);
     options.open(path)?.write_all(content)

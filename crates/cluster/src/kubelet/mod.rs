@@ -24,12 +24,15 @@
 //! could not find again after a restart.
 
 mod addresses;
+mod enclosure;
 mod env;
+mod furnish;
 mod hollow;
 mod host;
 mod listeners;
 mod logs;
 mod machine;
+pub mod netns;
 mod network;
 mod node;
 mod pod;
@@ -40,6 +43,7 @@ mod process;
 mod reconcile;
 mod status;
 pub mod supervise;
+mod volumes;
 mod worker;
 
 use std::{
@@ -74,6 +78,9 @@ use crate::{
 
 /// The Node's name unless told otherwise.
 pub const NODE_NAME_DEFAULT: &str = "portolan";
+
+/// Who has the node's own addresses: no uid.
+const NODE_OWNER: &str = "the node";
 
 /// Pods that are reconciled at once. The work is small, and most of it is
 /// waiting for the disk: these many writes share one fsync.
@@ -192,6 +199,7 @@ pub async fn start(
         return Err(StartError::NoAddresses(asked));
     }
     open_more_files();
+    let api = ApiDoor { address: config.network.api_door(api.address), ..api };
     let caller = Caller::system(&format!("node:{}", config.node_name));
     node::announce(&config, registry, &caller)
         .await
@@ -199,7 +207,11 @@ pub async fn start(
     registry.add_node_agent(&config.node_name);
     let logs = Arc::new(Logs::new(pods_dir.clone(), config.log_bytes));
     registry.set_pod_logs(logs.clone());
-    let addresses = ranges.iter().map(|range| Addresses::new(*range, rand::random())).collect();
+    let mut addresses: Vec<Addresses> =
+        ranges.iter().map(|range| Addresses::new(*range, rand::random())).collect();
+    for reserved in config.network.reserved() {
+        addresses.iter_mut().for_each(|range| range.note(NODE_OWNER, reserved));
+    }
     let host = Arc::new(Host {
         api,
         registry: registry.clone(),

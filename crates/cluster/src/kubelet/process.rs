@@ -30,7 +30,7 @@ use tokio::{
 use super::{
     env::Env,
     logs::LogWriter,
-    supervise::{self, EXIT_SIGNAL_BASE, SHIM_WORD},
+    supervise::{self, ENCLOSED_WORD, EXIT_SIGNAL_BASE, SHIM_WORD},
 };
 
 /// How the shim is started.
@@ -56,19 +56,23 @@ pub(crate) struct Launch {
     pub(crate) args: Vec<String>,
     pub(crate) env: Env,
     pub(crate) dir: PathBuf,
+    /// The file that describes what it runs in; none: the machine as it is.
+    pub(crate) enclosure: Option<PathBuf>,
 }
 
 /// The words of a container's command, its variables replaced by then, as
 /// something that can be run. The texts are those that people know from
-/// container runtimes.
+/// container runtimes. With an enclosure, what is not found may be in a volume:
+/// the shim, which sees the volumes, has the last word.
 pub(crate) fn find_program(
     words: &[String],
     env: Env,
     dir: PathBuf,
     portolan: &Path,
+    enclosure: Option<PathBuf>,
 ) -> Result<Launch, String> {
     let (first, args) = words.split_first().ok_or("no command specified")?;
-    if !dir.is_dir() {
+    if enclosure.is_none() && !dir.is_dir() {
         return Err(format!("workingDir {}: no such directory", dir.display()));
     }
     if let Some(odd) = words.iter().find(|word| word.contains('\0')) {
@@ -78,8 +82,10 @@ pub(crate) fn find_program(
         portolan.to_owned()
     } else if first.contains('/') {
         let path = dir.join(first);
-        check_executable(&path).map_err(|why| format!("exec: {first:?}: {why}"))?;
-        path
+        match check_executable(&path) {
+            Err(why) if enclosure.is_none() => return Err(format!("exec: {first:?}: {why}")),
+            _ => path,
+        }
     } else {
         let path = env.get("PATH").map(String::as_str).unwrap_or_default();
         let candidates = path.split(':').filter(|part| !part.is_empty());
@@ -88,7 +94,7 @@ pub(crate) fn find_program(
             .find(|path| check_executable(path).is_ok())
             .ok_or_else(|| format!("exec: {first:?}: executable file not found in $PATH"))?
     };
-    Ok(Launch { program, args: args.to_vec(), env, dir })
+    Ok(Launch { program, args: args.to_vec(), env, dir, enclosure })
 }
 
 fn check_executable(path: &Path) -> Result<(), &'static str> {
@@ -141,14 +147,21 @@ pub(crate) fn spawn(
 ) -> io::Result<(Control, Reports)> {
     let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
     ours.set_nonblocking(true)?;
-    let child = Command::new(&shim.program)
-        .args(&shim.args)
+    let mut command = Command::new(&shim.program);
+    command.args(&shim.args);
+    let mut dir = launch.dir.as_path();
+    if let Some(enclosure) = &launch.enclosure {
+        command.arg(ENCLOSED_WORD).arg(enclosure);
+        // The enclosure names the folder, which may exist only inside.
+        dir = Path::new("/");
+    }
+    let child = command
         .arg("--")
         .arg(&launch.program)
         .args(&launch.args)
         .env_clear()
         .envs(&launch.env)
-        .current_dir(&launch.dir)
+        .current_dir(dir)
         .stdin(Stdio::from(OwnedFd::from(theirs)))
         .stderr(output.try_clone()?)
         .stdout(output)
@@ -307,11 +320,12 @@ mod tests {
         ] {
             let owned: Vec<String> = words.iter().map(ToString::to_string).collect();
             let env = Env::from([("PATH".into(), path.clone())]);
-            let found = find_program(&owned, env, dir.to_owned(), &dir.join("the/portolan"));
+            let found = find_program(&owned, env, dir.to_owned(), &dir.join("the/portolan"), None);
             let found = found.map(|launch| launch.program);
             assert_eq!(found, expected.map(|p| dir.join(p)).map_err(str::to_owned), "{words:?}");
         }
-        let nowhere = find_program(&["x".into()], Env::new(), dir.join("no"), dir).unwrap_err();
+        let nowhere =
+            find_program(&["x".into()], Env::new(), dir.join("no"), dir, None).unwrap_err();
         assert!(nowhere.ends_with("no such directory"));
     }
 }

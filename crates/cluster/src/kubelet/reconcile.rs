@@ -9,9 +9,10 @@ use portolan_apiserver::{
 use serde_json::json;
 
 use super::{
-    HOLLOW_ANNOTATION,
+    HOLLOW_ANNOTATION, env,
     hollow::{self, Responder},
     host::{Entry, Host},
+    netns::Wanted,
     pod::{self, Pod},
     problem,
     status::{self, Report},
@@ -90,14 +91,34 @@ impl Kubelet {
             Ok(addresses) => addresses,
             Err(range) => return self.without_address(&pod, &range).await,
         };
-        if let Err(error) = host.config.network.attach(&pod.uid, &addresses) {
-            return Err(Status::internal(format!("cannot attach Pod {key}: {error}")));
-        }
+        self.attach(key, &pod, &addresses).await?;
         if pod.is_process() {
             host.start_worker(pod, addresses);
             return Ok(Next::Done);
         }
         self.run_hollow(pod, &addresses, known).await
+    }
+
+    async fn attach(&self, key: &ObjectKey, pod: &Pod, addresses: &[IpAddr]) -> Result<(), Status> {
+        if pod.host_network || self.0.config.network.node().is_none() {
+            return Ok(());
+        }
+        let wanted = Wanted {
+            uid: pod.uid.clone(),
+            hostname: env::hostname(pod),
+            addresses: addresses.to_vec(),
+            processes: pod.is_process(),
+        };
+        let host = self.0.clone();
+        let attaching = tokio::task::spawn_blocking(move || {
+            host.config.network.attach(&wanted, &host.config.shim)
+        });
+        let attached = attaching.await.unwrap_or_else(|ended| Err(std::io::Error::other(ended)));
+        attached.map_err(|error| {
+            let text = format!("Failed to create pod sandbox: {error}");
+            self.0.warn(pod, "FailedCreatePodSandBox", &text);
+            Status::internal(format!("cannot attach Pod {key}: {error}"))
+        })
     }
 
     async fn run_hollow(

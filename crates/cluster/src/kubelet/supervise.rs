@@ -16,6 +16,9 @@
 //! becomes the command. A pidfd, not a pid, is what gets the signals, so that
 //! they cannot reach a stranger.
 //!
+//! On a network of namespaces the shim first moves into the Pod's ([`enclosure`]),
+//! and another form of it holds them ([`netns`](super::netns)).
+//!
 //! Rejected: signals to the shim by pid (needs handlers, which need `unsafe`),
 //! and the parent death signal alone (it follows the *thread* that forked, and
 //! tokio's threads come and go).
@@ -37,13 +40,22 @@ use rustix::process::{
     pidfd_send_signal, wait,
 };
 
-use super::proc;
+use super::{
+    enclosure::{self, Enclosure},
+    netns, proc,
+};
 
 /// The hidden subcommand that starts the shim.
 pub const SHIM_WORD: &str = "__shim";
 
 /// First word behind [`SHIM_WORD`] of stage two, which becomes the command.
 const EXEC_WORD: &str = "exec";
+
+/// First word of a holder of namespaces: `hold HOSTNAME`.
+pub(crate) const HOLD_WORD: &str = "hold";
+
+/// First word when the command runs in an [`Enclosure`]: `in FILE -- COMMAND [ARG...]`.
+pub(crate) const ENCLOSED_WORD: &str = "in";
 
 /// Asks the shim to send SIGTERM to the command.
 pub(crate) const TERMINATE: u8 = b'T';
@@ -62,18 +74,35 @@ const REAP_WAIT_MAX: Duration = Duration::from_secs(5);
 
 /// Runs the shim until its command has ended; returns the exit code for `main`.
 /// `args` is everything behind the program's name, with or without
-/// [`SHIM_WORD`]: `-- COMMAND [ARG...]`.
+/// [`SHIM_WORD`]: `[in FILE] -- COMMAND [ARG...]`.
 pub fn shim_main(args: impl IntoIterator<Item = OsString>) -> u8 {
     let mut args = args.into_iter().peekable();
     args.next_if(|word| word == SHIM_WORD);
     match args.next() {
         Some(word) if word == EXEC_WORD => become_command(args),
+        Some(word) if word == HOLD_WORD => {
+            let hostname = args.next().unwrap_or_default();
+            netns::hold(&hostname.to_string_lossy()).map_or(EXIT_NOT_STARTED, |()| 0)
+        }
+        Some(word) if word == ENCLOSED_WORD => {
+            let entered = args.next().ok_or_else(|| "no enclosure".to_owned()).and_then(enclose);
+            args.next_if(|word| word == "--");
+            supervise(entered, &args.collect::<Vec<_>>()).unwrap_or(EXIT_NOT_STARTED)
+        }
         Some(word) if word == "--" => {
-            let command: Vec<OsString> = args.collect();
-            supervise(&command).unwrap_or(EXIT_NOT_STARTED)
+            supervise(Ok(()), &args.collect::<Vec<_>>()).unwrap_or(EXIT_NOT_STARTED)
         }
         _ => EXIT_NOT_STARTED,
     }
+}
+
+/// Moves into the enclosure that a file describes.
+fn enclose(file: OsString) -> Result<(), String> {
+    let read = std::fs::read(&file);
+    let enclosure: Enclosure = read
+        .and_then(|bytes| Ok(serde_json::from_slice(&bytes)?))
+        .map_err(|error| format!("{}: {error}", file.to_string_lossy()))?;
+    enclosure::enter(&enclosure)
 }
 
 /// Stage two: `PARENT -- COMMAND [ARG...]`. Returns only if the command cannot be started.
@@ -97,9 +126,9 @@ fn become_command(mut args: impl Iterator<Item = OsString>) -> u8 {
     EXIT_NOT_STARTED
 }
 
-fn supervise(command: &[OsString]) -> io::Result<u8> {
+fn supervise(entered: Result<(), String>, command: &[OsString]) -> io::Result<u8> {
     let mut control = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
-    match start(command) {
+    match entered.and_then(|()| start(command).map_err(|error| error.to_string())) {
         Ok((child, handle)) => {
             writeln!(control, "started {}", child.as_raw_nonzero())?;
             let listener = control.try_clone()?;

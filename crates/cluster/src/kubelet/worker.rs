@@ -16,6 +16,7 @@ use std::{
     collections::{BTreeMap, HashSet},
     io,
     net::IpAddr,
+    path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
@@ -29,7 +30,7 @@ use tokio::{
 };
 
 use super::{
-    env::{self, Given},
+    env::{self, Env, Given},
     host::Host,
     listeners::{Listening, Sockets, judge},
     machine::{Action, EXIT_UNKNOWN, Ended, Machine, Moment, Obstacle, Slot, Unit},
@@ -61,6 +62,9 @@ const HOOK_WAIT_MAX: Duration = Duration::from_secs(60);
 /// (`MaxContainerTerminationMessageLogLines`, `...LogLength`).
 const LAST_WORDS_LINES: u64 = 80;
 const LAST_WORDS_BYTES: usize = 2048;
+
+/// How often volumes that show objects follow them (the kubelet's `syncFrequency`).
+const VOLUMES_EVERY_MS: u64 = 60_000;
 
 /// Where Kubernetes mounts the token of a Pod.
 const TOKEN_MOUNT: &str = "/var/run/secrets/kubernetes.io";
@@ -101,6 +105,8 @@ pub(crate) struct Worker {
     /// The tables changed.
     look: bool,
     walk_at_ms: Option<u64>,
+    /// When volumes are brought up to date next, if they are mounted.
+    volumes_at_ms: Option<u64>,
     /// When the last walk was, and among which strays.
     walked: (u64, u64),
     /// The sockets of each container at the last walk.
@@ -132,6 +138,7 @@ impl Worker {
             given: host.given(&pod),
             look: false,
             walk_at_ms: None,
+            volumes_at_ms: host.config.network.node().map(|_| host.now().ms + VOLUMES_EVERY_MS),
             walked: (0, 0),
             inodes: BTreeMap::new(),
             seen_unix_s: host.now().unix_s,
@@ -152,6 +159,10 @@ impl Worker {
         loop {
             let now = self.host.now();
             self.judge_all(now);
+            if self.volumes_at_ms.is_some_and(|at| at <= now.ms) {
+                self.volumes_at_ms = Some(now.ms + VOLUMES_EVERY_MS);
+                self.host.refresh_volumes(&self.pod, &self.facts());
+            }
             for action in self.machine.advance(now) {
                 self.carry_out(action);
             }
@@ -201,6 +212,9 @@ impl Worker {
 
     /// What the Pod asks for and this network cannot give.
     fn say_what_is_ignored(&self) {
+        if self.host.config.network.node().is_some() {
+            return;
+        }
         let mounts = self.machine.units.iter().any(|unit| {
             // The token's volume is there by default; processes find the token by its variable.
             let mounts = list(&unit.container.raw, "/volumeMounts").iter();
@@ -213,8 +227,9 @@ impl Worker {
     }
 
     fn next_wake(&self) -> Option<Instant> {
-        let times = [self.machine.next_ms(), self.walk_at_ms, self.write_again_ms];
-        let next = times.into_iter().flatten().min()?;
+        let own = [self.walk_at_ms, self.volumes_at_ms, self.write_again_ms];
+        let times = [self.machine.next_ms()].into_iter().chain(own);
+        let next = times.flatten().min()?;
         Some(self.host.began + Duration::from_millis(next))
     }
 
@@ -365,17 +380,34 @@ impl Worker {
                 super::pod::PROCESS_IMAGE
             )));
         }
-        let facts = env::Facts {
-            addresses: self.addresses.clone(),
-            host_ip: host.config.network.host_ip(),
-        };
+        let facts = self.facts();
         let given = self.given.as_ref().map_err(|why| Obstacle::Config(why.clone()))?;
         let links = host.links(&self.pod);
         let env = env::build(&self.pod, container, &facts, given, links, &**host)
             .map_err(|error| Obstacle::Config(error.to_string()))?;
         let words: Vec<String> = words.iter().map(|word| env::expand(word, &env)).collect();
         let dir = host.config.working_dir.join(&container.working_dir);
-        process::find_program(&words, env, dir, &host.config.executable).map_err(Obstacle::Start)
+        let enclosure = self.enclosure(container, &facts, &env, &dir)?;
+        process::find_program(&words, env, dir, &host.config.executable, enclosure)
+            .map_err(Obstacle::Start)
+    }
+
+    fn facts(&self) -> env::Facts {
+        let host_ip = self.host.config.network.host_ip();
+        env::Facts { addresses: self.addresses.clone(), host_ip }
+    }
+
+    /// Where Pods run apart from the machine: what this container runs in.
+    fn enclosure(
+        &self,
+        container: &Container,
+        facts: &env::Facts,
+        env: &Env,
+        dir: &Path,
+    ) -> Result<Option<PathBuf>, Obstacle> {
+        let Some(node) = self.host.config.network.node() else { return Ok(None) };
+        let made = self.host.enclosure(node, &self.pod, container, facts, env, dir);
+        made.map(Some).map_err(Obstacle::Config)
     }
 
     fn terminate(&mut self, slot: Slot, why: &str) {
