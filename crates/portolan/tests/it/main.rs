@@ -11,6 +11,7 @@ mod cli;
 mod demo;
 mod harness;
 mod kubectl;
+mod netns;
 mod processes;
 mod reasons;
 mod restart;
