@@ -203,7 +203,7 @@ fn in_service(names: &Names, entry: &Arc<ServiceEntry>, below: &[&str]) -> Place
     let (hits, absence) = match below {
         [] if virtual_ip => return Place::Service(entry.clone(), virtual_hits(entry, None)),
         [] => return Place::Service(entry.clone(), endpoint_hits(names, entry, |_| true, None)),
-        [label] => {
+        [label] if *label != "_zone" || !names.settings.zonal || virtual_ip => {
             if let Some(transport) = label.strip_prefix('_').and_then(transport) {
                 return if has_named_port(entry, transport) {
                     Place::Empty
@@ -222,6 +222,9 @@ fn in_service(names: &Names, entry: &Arc<ServiceEntry>, below: &[&str]) -> Place
             };
             (hits, Absence::NoEndpoint(service.key.clone()))
         }
+        [nearness @ .., "_zone"] if names.settings.zonal && !virtual_ip => {
+            return in_zone(names, entry, nearness);
+        }
         [port, protocol] => {
             let port = port.strip_prefix('_').unwrap_or(port);
             let wanted = transport(protocol.strip_prefix('_').unwrap_or(protocol))
@@ -237,6 +240,29 @@ fn in_service(names: &Names, entry: &Arc<ServiceEntry>, below: &[&str]) -> Place
         _ => (Vec::new(), Absence::TooDeep),
     };
     if hits.is_empty() { Place::Absent(absence) } else { Place::Service(entry.clone(), hits) }
+}
+
+/// `ZONE.pin._zone` and `ZONE.prefer._zone` below a headless service: the
+/// endpoints of one zone of the cluster's nodes. Pinned to a zone without
+/// endpoints, the name is there and empty; where the zone is only preferred, all
+/// endpoints take its place.
+fn in_zone(names: &Names, entry: &Arc<ServiceEntry>, nearness: &[&str]) -> Place {
+    let (zone, pinned) = match nearness {
+        [] | ["pin" | "prefer"] => return Place::Empty,
+        [zone, "pin"] => (zone, true),
+        [zone, "prefer"] => (zone, false),
+        [_] => return Place::Absent(Absence::NoEndpoint(entry.service.key.clone())),
+        _ => return Place::Absent(Absence::TooDeep),
+    };
+    let near = |endpoint: &Endpoint| {
+        endpoint.zone.as_ref().is_some_and(|near| near.eq_ignore_ascii_case(zone))
+    };
+    let hits = endpoint_hits(names, entry, near, None);
+    match hits.is_empty() {
+        true if pinned => Place::Empty,
+        true => Place::Service(entry.clone(), endpoint_hits(names, entry, |_| true, None)),
+        false => Place::Service(entry.clone(), hits),
+    }
 }
 
 /// Virtual IP by port, all ports or one.

@@ -129,6 +129,9 @@ pub struct Settings {
     pub endpoints: bool,
     /// Whether a service with virtual IPs has a name while it has no endpoint.
     pub empty_services: bool,
+    /// Whether headless services have names for the endpoints of one zone of
+    /// nodes: `ZONE.pin._zone` and `ZONE.prefer._zone` (CoreDNS' `zonal`).
+    pub zonal: bool,
     /// Where programs reach this server: by these it finds the Services that
     /// stand before it, and names itself (NS).
     pub own_addresses: Vec<SocketAddr>,
@@ -152,6 +155,7 @@ impl Default for Settings {
             endpoint_pod_names: false,
             endpoints: true,
             empty_services: true,
+            zonal: false,
             own_addresses: Vec::new(),
             forwarding: Forwarding::default(),
         }

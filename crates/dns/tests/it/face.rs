@@ -428,3 +428,39 @@ fn a_reset_is_followed_too() {
     let last = next.follow(&Update::Reset(gone.snapshot()));
     assert_eq!(short(&ask(&last, "web.demo.svc.cluster.local", Rtype::A)), "NXDOMAIN");
 }
+
+#[test]
+fn endpoints_of_one_zone_have_names() {
+    let db = ServiceKey::kubernetes("demo", "db");
+    let zoned = |last: u8, zone: &str| {
+        let mut endpoint = endpoint([10, 1, 0, last].into(), &[("sql", Transport::Tcp, 5432)]);
+        endpoint.zone = Some(zone.into());
+        endpoint
+    };
+    let world = web().service(headless("demo", "db", vec![])).endpoints(
+        "db-1",
+        &db,
+        vec![zoned(1, "z-a"), zoned(2, "z-b")],
+    );
+    for (zonal, below, expected) in [
+        (true, "z-a.pin._zone.db", "10.1.0.1"),
+        (true, "Z-B.Prefer._Zone.db", "10.1.0.2"),
+        (true, "z-c.pin._zone.db", "NODATA"),
+        (true, "z-c.prefer._zone.db", "10.1.0.1 10.1.0.2"),
+        // Names stand below these.
+        (true, "pin._zone.db", "NODATA"),
+        (true, "_zone.db", "NODATA"),
+        (true, "near._zone.db", "NXDOMAIN"),
+        (true, "x.z-a.pin._zone.db", "NXDOMAIN"),
+        (true, "z-a.near._zone.db", "NXDOMAIN"),
+        (true, "z-a.pin._zone.web", "NXDOMAIN"),
+        (true, "_zone.web", "NXDOMAIN"),
+        (true, "_sql._tcp.db", "10.1.0.1 10.1.0.2"),
+        (false, "z-a.pin._zone.db", "NXDOMAIN"),
+        (false, "_zone.db", "NXDOMAIN"),
+    ] {
+        let names = names(&world, Settings { zonal, ..Settings::default() });
+        let name = format!("{below}.demo.svc.cluster.local");
+        assert_eq!(short(&ask(&names, &name, Rtype::A)), expected, "{below}");
+    }
+}
