@@ -1,6 +1,10 @@
 //! The command tree.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -30,10 +34,16 @@ pub struct Cli {
 #[derive(Clone, Debug, Args)]
 pub struct Connection {
     /// URL of the HTTP API [default: from ./.portolan/addresses.json, else http://127.0.0.1:8500]
-    #[arg(long, global = true, env = "PORTOLAN_SERVER", value_name = "URL")]
+    #[arg(
+        long,
+        global = true,
+        env = "PORTOLAN_SERVER",
+        value_name = "URL",
+        help_heading = "Connection"
+    )]
     pub server: Option<String>,
     /// File with the bearer token, needed off loopback
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Connection")]
     pub token_file: Option<PathBuf>,
 }
 
@@ -94,7 +104,7 @@ pub enum Part {
 #[derive(Clone, Debug, Args)]
 pub struct ClusterFlags {
     /// Where the embedded Kubernetes API listens (TLS, bearer token)
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:7443")]
+    #[arg(long, value_name = "ADDRESS", value_parser = socket, default_value = "127.0.0.1:7443")]
     pub api_listen: SocketAddr,
     /// Where the store, kubeconfig, certificates and addresses.json are kept
     #[arg(long, value_name = "DIR")]
@@ -152,10 +162,10 @@ pub struct UpArgs {
     #[arg(long, value_enum, value_delimiter = ',', value_name = "PARTS")]
     pub without: Vec<Part>,
     /// Where the DNS server listens (UDP and TCP)
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:1053")]
+    #[arg(long, value_name = "ADDRESS", value_parser = socket, default_value = "127.0.0.1:1053")]
     pub dns_listen: SocketAddr,
     /// Where the HTTP API listens
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8500")]
+    #[arg(long, value_name = "ADDRESS", value_parser = socket, default_value = "127.0.0.1:8500")]
     pub http_listen: SocketAddr,
     /// A static list of services as a source of its own: NAME=FILE (YAML or JSON)
     #[arg(long, value_name = "NAME=FILE")]
@@ -219,10 +229,10 @@ pub struct Scope {
     /// Only this namespace [default: all for lists; for one target `default`, else the only one that has it]
     #[arg(short, long, env = "PORTOLAN_NAMESPACE")]
     pub namespace: Option<String>,
-    /// All namespaces
-    #[arg(short = 'A', long, conflicts_with = "namespace")]
+    /// All namespaces, whatever -n and PORTOLAN_NAMESPACE say
+    #[arg(short = 'A', long)]
     pub all_namespaces: bool,
-    /// Only services with these labels: key=value,key=value
+    /// Only services with these labels: key=value, key!=value, key in (a,b), key notin (a,b), key, !key
     #[arg(short = 'l', long = "selector", value_name = "LABELS")]
     pub labels: Option<String>,
     /// Only this origin: kubernetes, registry, or a configured name
@@ -234,13 +244,15 @@ pub struct Scope {
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "Examples:\n  \
     portolan get services -A\n  \
+    portolan get services -l 'tier in (front,back),!canary'\n  \
     portolan get instances reviews -n demo -o wide\n  \
+    portolan get endpoints demo/reviews -o yaml\n  \
     portolan get instances -o json | jq '.items[].address'\n  \
     portolan get services -w")]
 pub struct GetArgs {
     /// What to list
     pub noun: Noun,
-    /// Only the service (or node, source) of this name
+    /// Only this service, [ORIGIN:][NAMESPACE/]NAME; for nodes, sources and versions, their name
     pub name: Option<String>,
     /// Which part of the catalog.
     #[command(flatten)]
@@ -248,21 +260,22 @@ pub struct GetArgs {
     /// How to print it
     #[arg(short, long, value_enum, default_value_t)]
     pub output: Format,
-    /// Print again at each change
+    /// Print again at each change; with -o json one list per line
     #[arg(short, long)]
     pub watch: bool,
 }
 
 /// `portolan watch`
 #[derive(Clone, Debug, Args)]
-#[command(after_help = "Examples:\n  portolan watch -n demo\n  portolan watch reviews -o json")]
+#[command(after_help = "Examples:\n  portolan watch -n demo\n  \
+    portolan watch reviews -o json\n  portolan watch -l tier=front")]
 pub struct WatchArgs {
     /// Only services whose name contains this text
     pub name: Option<String>,
     /// Which part of the catalog.
     #[command(flatten)]
     pub scope: Scope,
-    /// `table` prints one line per change, `json` one event per line
+    /// `table` prints one line per change, `json` one event per line, `name` what changed
     #[arg(short, long, value_enum, default_value_t)]
     pub output: Format,
 }
@@ -286,11 +299,15 @@ pub struct TargetArgs {
     portolan why svc/reviews -n demo\n  \
     portolan why pod/reviews-v1-abcde-12345\n  \
     portolan why 127.10.0.4:9080\n  \
-    portolan why reviews.demo.svc.cluster.local --on dns")]
+    portolan why reviews.demo.svc.cluster.local --on dns\n  \
+    portolan why svc/reviews --from demo/productpage-v1-abcde-12345")]
 pub struct WhyArgs {
     /// What to explain.
     #[command(flatten)]
     pub target: TargetArgs,
+    /// As this Pod sees it, by its node, zone and namespace: [NAMESPACE/]POD
+    #[arg(long, value_name = "POD")]
+    pub from: Option<String>,
     /// How to print it
     #[arg(short, long, value_enum, default_value_t)]
     pub output: Format,
@@ -320,15 +337,17 @@ pub struct WaitArgs {
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "Examples:\n  \
     portolan dig details.demo.svc.cluster.local\n  \
+    portolan dig 127.10.0.4\n  \
+    portolan dig details --from demo\n  \
     portolan dig details --from demo/productpage-v1-abcde-12345\n  \
     portolan dig _http._tcp.details.demo.svc.cluster.local SRV")]
 pub struct DigArgs {
-    /// The name
+    /// The name; an IP address asks for its PTR
     pub name: String,
     /// A, AAAA, SRV, PTR, CNAME, TXT, SOA, NS, ANY
     #[arg(default_value = "A")]
     pub rtype: String,
-    /// Ask as a Pod would: [NAMESPACE/]POD, or a namespace; expands the search path
+    /// Ask as a Pod would, with its search path: [NAMESPACE/]POD, or a namespace
     #[arg(long, value_name = "POD")]
     pub from: Option<String>,
     /// Over TCP
@@ -338,8 +357,11 @@ pub struct DigArgs {
     #[arg(long)]
     pub short: bool,
     /// The DNS server [default: from addresses.json, else 127.0.0.1:1053]
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", value_parser = dns_server)]
     pub dns: Option<SocketAddr>,
+    /// How to print it; `name` is --short
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: Format,
 }
 
 /// `portolan register`
@@ -350,7 +372,7 @@ pub struct RegisterArgs {
     /// The interface that the process offers
     pub interface: String,
     /// Where it listens
-    #[arg(long, value_name = "IP:PORT")]
+    #[arg(long, value_name = "IP:PORT", value_parser = socket)]
     pub address: SocketAddr,
     /// What it speaks
     #[arg(long, default_value = "http")]
@@ -392,10 +414,16 @@ pub struct CheckArgs {
 
 /// `portolan explain`
 #[derive(Clone, Debug, Args)]
-#[command(after_help = "Examples:\n  portolan explain PTL0201\n  portolan explain")]
+#[command(
+    after_help = "Examples:\n  portolan explain PTL0201\n  portolan explain ListensElsewhere -o json\n  \
+    portolan explain"
+)]
 pub struct ExplainArgs {
     /// PTLnnnn, or its name; all codes when absent
     pub code: Option<String>,
+    /// How to print it
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: Format,
 }
 
 /// `portolan demo`
@@ -411,19 +439,42 @@ pub struct DemoArgs {
     pub version: String,
 }
 
+/// Reads `IP:PORT`.
+pub fn socket(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| {
+        format!("{text:?} is no address; write IP:PORT, like 127.0.0.1:8500 or [::1]:8500")
+    })
+}
+
+/// Reads `IP[:PORT]` of a DNS server; port 53 where none is given.
+pub fn dns_server(text: &str) -> Result<SocketAddr, String> {
+    match text.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>() {
+        Ok(address) => Ok((address, 53).into()),
+        Err(_) => socket(text),
+    }
+}
+
+/// The longest duration that a flag takes: a year of waiting is a mistake, and
+/// far below what a clock can count to.
+const DURATION_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
+
 /// Reads `500ms`, `30s`, `5m`, `1h`.
 pub fn duration(text: &str) -> Result<Duration, String> {
     let wrong = || format!("{text:?} is no duration; write 500ms, 30s, 5m or 1h");
     let split = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
     let (number, unit) = text.split_at(split);
     let number: u64 = number.parse().map_err(|_| wrong())?;
-    match unit {
-        "ms" => Ok(Duration::from_millis(number)),
-        "s" => Ok(Duration::from_secs(number)),
-        "m" => Ok(Duration::from_secs(number.checked_mul(60).ok_or_else(wrong)?)),
-        "h" => Ok(Duration::from_secs(number.checked_mul(3600).ok_or_else(wrong)?)),
-        _ => Err(wrong()),
+    let duration = match unit {
+        "ms" => Duration::from_millis(number),
+        "s" => Duration::from_secs(number),
+        "m" => Duration::from_secs(number.checked_mul(60).ok_or_else(wrong)?),
+        "h" => Duration::from_secs(number.checked_mul(3600).ok_or_else(wrong)?),
+        _ => return Err(wrong()),
+    };
+    if duration > DURATION_MAX {
+        return Err(format!("{text:?} is more than a year; write at most 8760h"));
     }
+    Ok(duration)
 }
 
 #[cfg(test)]
@@ -437,6 +488,41 @@ mod tests {
     }
 
     #[test]
+    fn addresses() {
+        for (text, expected) in [
+            ("127.0.0.1:53", Some("127.0.0.1:53")),
+            ("127.0.0.1", Some("127.0.0.1:53")),
+            ("::1", Some("[::1]:53")),
+            ("[::1]", Some("[::1]:53")),
+            ("[::1]:1053", Some("[::1]:1053")),
+            ("localhost:53", None),
+            (":53", None),
+        ] {
+            assert_eq!(dns_server(text).ok().map(|a| a.to_string()).as_deref(), expected, "{text}");
+        }
+        assert!(socket("8500").is_err_and(|error| error.contains("127.0.0.1:8500")));
+    }
+
+    /// What people type, and what it comes to.
+    #[test]
+    fn the_namespace_of_the_environment_does_not_stand_in_the_way_of_all() {
+        let words = ["portolan", "get", "services", "-n", "demo", "-A"];
+        let cli = Cli::try_parse_from(words).unwrap();
+        let Command::Get(get) = cli.command else { panic!("{:?}", cli.command) };
+        assert!(get.scope.all_namespaces);
+    }
+
+    /// Each verb that people type shows them how.
+    #[test]
+    fn every_verb_has_an_example() {
+        for verb in Cli::command().get_subcommands().filter(|verb| !verb.is_hide_set()) {
+            let help = verb.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let plain = ["version", "help"].contains(&verb.get_name());
+            assert!(plain || help.contains("portolan "), "{}", verb.get_name());
+        }
+    }
+
+    #[test]
     fn durations() {
         for (text, ms) in [
             ("500ms", Some(500)),
@@ -445,6 +531,10 @@ mod tests {
             ("5", None),
             ("s", None),
             ("1d", None),
+            ("8760h", Some(365 * 24 * 3_600_000)),
+            ("8761h", None),
+            ("9999999999999999h", None),
+            ("18446744073709551615s", None),
         ] {
             assert_eq!(duration(text).ok().map(|d| d.as_millis()), ms, "{text}");
         }

@@ -1,4 +1,7 @@
 //! `portolan check`: does everything work?
+//!
+//! Asks the server how it is, each source how it is, and, where the server is the
+//! one of this directory, the DNS server a question.
 
 use std::time::{Duration, Instant};
 
@@ -8,9 +11,11 @@ use serde::Serialize;
 use crate::{
     Failure,
     args::{CheckArgs, Connection, Format},
-    client::Client,
+    client::{Client, local_addresses},
+    dig,
     get::to_yaml,
     output::{Exit, Mark, Output},
+    progress,
     table::age,
 };
 
@@ -34,20 +39,27 @@ pub(crate) async fn run(
 ) -> Result<Exit, Failure> {
     let client = Client::new(connection)?;
     let deadline = args.wait.map(|wait| Instant::now() + wait);
-    let findings = loop {
-        let findings = look(&client).await;
-        let fine = matches!(&findings, Ok(findings) if findings.iter().all(|one| one.fine));
-        if fine || deadline.is_none_or(|deadline| Instant::now() >= deadline) {
-            break findings?;
+    let tries = async {
+        loop {
+            let findings = look(&client, connection).await;
+            let fine = matches!(&findings, Ok(findings) if findings.iter().all(|one| one.fine));
+            if fine || deadline.is_none_or(|deadline| Instant::now() >= deadline) {
+                return findings;
+            }
+            tokio::time::sleep(PAUSE).await;
         }
-        tokio::time::sleep(PAUSE).await;
     };
+    let findings = progress::shown("waiting until everything is fine".to_owned(), tries).await?;
     match args.output {
         Format::Json => output.line(&serde_json::to_string_pretty(&findings)?)?,
         Format::Yaml => output.raw(to_yaml(&findings)?.as_bytes())?,
         Format::Table | Format::Wide | Format::Name => {
             for one in &findings {
-                let mark = output.mark(if one.fine { Mark::Fine } else { Mark::Bad });
+                let mark = output.mark(match (one.fine, one.hint.is_empty()) {
+                    (false, _) => Mark::Bad,
+                    (true, true) => Mark::Fine,
+                    (true, false) => Mark::Beware,
+                });
                 output.line(&format!("{mark} {:<11} {}", one.check, one.detail))?;
                 if !one.hint.is_empty() {
                     output.line(&format!("  hint: {}", one.hint))?;
@@ -59,7 +71,7 @@ pub(crate) async fn run(
     Ok(if fine { Exit::Fine } else { Exit::Problem })
 }
 
-async fn look(client: &Client) -> Result<Vec<Finding>, Failure> {
+async fn look(client: &Client, connection: &Connection) -> Result<Vec<Finding>, Failure> {
     let (ready, text) = client.text("/readyz").await?;
     let status: Status = client.get("/v1/status", &[], Duration::ZERO).await?;
     let sources: Page<Source> = client.get("/v1/sources", &[], Duration::ZERO).await?;
@@ -93,6 +105,7 @@ async fn look(client: &Client) -> Result<Vec<Finding>, Failure> {
         },
         hint: String::new(),
     }));
+    findings.extend(dns(connection, &status.cluster_domain).await);
     // A port that one face cannot bind is worth a line and not a failure: the
     // rest of the cluster works.
     findings.extend(status.problems.into_iter().map(|problem| Finding {
@@ -102,4 +115,19 @@ async fn look(client: &Client) -> Result<Vec<Finding>, Failure> {
         hint: problem.fix,
     }));
     Ok(findings)
+}
+
+/// Whether the DNS server answers for its zone. Only `addresses.json` says where
+/// it is: a server that was named by URL has its DNS elsewhere.
+async fn dns(connection: &Connection, domain: &str) -> Option<Finding> {
+    if connection.server.is_some() || domain.is_empty() {
+        return None;
+    }
+    let server = local_addresses()?.dns?.parse().ok()?;
+    let (fine, detail) = match dig::status(server, domain).await {
+        Ok(status) => (status == "NOERROR", format!("{server} answers {status} for {domain}")),
+        Err(failure) => (false, failure.to_string()),
+    };
+    let hint = if fine { String::new() } else { format!("portolan dig {domain} SOA") };
+    Some(Finding { check: "dns", fine, detail, hint })
 }

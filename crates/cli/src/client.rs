@@ -1,12 +1,23 @@
 //! How reading verbs reach the server.
+//!
+//! ```text
+//!   --server, PORTOLAN_SERVER, ./.portolan/addresses.json, the default --> Client --get--> JSON
+//!                                                                             '--watch--> events
+//! ```
 
-use std::{path::Path, time::Duration};
+use std::{
+    collections::VecDeque,
+    path::Path,
+    pin::Pin,
+    time::{Duration, Instant},
+};
 
+use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use portolan_wire::{Addresses, DEFAULT_SERVER, Failure as Refusal, WatchEvent};
 use serde::de::DeserializeOwned;
 
-use crate::{Failure, args::Connection};
+use crate::{Failure, args::Connection, output::Output};
 
 /// The data directory of `portolan up`, below the current directory.
 pub(crate) const DATA_DIR_DEFAULT: &str = ".portolan";
@@ -15,12 +26,24 @@ pub(crate) const DATA_DIR_DEFAULT: &str = ".portolan";
 /// unreachable. Answers are made in milliseconds.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
+/// A stream that is silent for so long is taken for lost: the server sends a
+/// comment every 15 s.
+const SILENCE_MAX: Duration = Duration::from_secs(60);
+
+/// How long a watch tries to come back before it gives up, and how often.
+const COME_BACK: Duration = Duration::from_secs(30);
+const COME_BACK_PAUSE: Duration = Duration::from_millis(250);
+
 /// A connection to the HTTP API.
+#[derive(Clone)]
 pub(crate) struct Client {
     http: reqwest::Client,
     server: String,
     token: Option<String>,
 }
+
+/// A query: keys and values, not yet encoded.
+pub(crate) type Query = Vec<(&'static str, String)>;
 
 /// The addresses of the Portolan that runs from the current directory, if any.
 pub(crate) fn local_addresses() -> Option<Addresses> {
@@ -33,6 +56,7 @@ impl Client {
         let server = connection
             .server
             .clone()
+            .filter(|server| !server.is_empty())
             .or_else(|| local_addresses().and_then(|addresses| addresses.http))
             .unwrap_or_else(|| DEFAULT_SERVER.to_owned());
         let server = server.trim_end_matches('/').to_owned();
@@ -68,7 +92,7 @@ impl Client {
     pub(crate) async fn get<T: DeserializeOwned>(
         &self,
         path: &str,
-        query: &[(&str, String)],
+        query: &[(&'static str, String)],
         patience: Duration,
     ) -> Result<T, Failure> {
         let answer = self.send(path, query, Some(TIMEOUT + patience)).await?;
@@ -84,25 +108,22 @@ impl Client {
         Ok((fine, answer.text().await.map_err(|error| self.unreachable(&error))?))
     }
 
-    /// Follows `/v1/watch` until the server ends it.
-    pub(crate) async fn watch(
-        &self,
-        query: &[(&str, String)],
-    ) -> Result<impl Stream<Item = Result<WatchEvent, Failure>> + Unpin + use<>, Failure> {
-        let answer = self.send("/v1/watch", query, None).await?;
-        let server = self.server.clone();
-        let mut buffer = Vec::new();
-        let events = answer.bytes_stream().map(move |chunk| match chunk {
-            Ok(chunk) => {
-                buffer.extend_from_slice(&chunk);
-                take_events(&mut buffer)
-            }
-            Err(error) => vec![Err(unreachable(&server, &error))],
-        });
-        Ok(Box::pin(events.flat_map(futures_util::stream::iter)))
+    /// Follows `/v1/watch`. The first connection must succeed at once.
+    pub(crate) async fn watch(&self, query: Query) -> Result<Watch, Failure> {
+        let mut watch = Watch {
+            client: self.clone(),
+            query,
+            stream: None,
+            buffer: EventBuffer::default(),
+            events: VecDeque::new(),
+            version: None,
+            lost_at: None,
+        };
+        watch.connect().await?;
+        Ok(watch)
     }
 
-    fn request(&self, path: &str, query: &[(&str, String)]) -> reqwest::RequestBuilder {
+    fn request(&self, path: &str, query: &[(&'static str, String)]) -> reqwest::RequestBuilder {
         let mut url = format!("{}{path}", self.server);
         for (index, (key, value)) in query.iter().enumerate() {
             url.push(if index == 0 { '?' } else { '&' });
@@ -120,7 +141,7 @@ impl Client {
     async fn send(
         &self,
         path: &str,
-        query: &[(&str, String)],
+        query: &[(&'static str, String)],
         timeout: Option<Duration>,
     ) -> Result<reqwest::Response, Failure> {
         let mut request = self.request(path, query);
@@ -134,6 +155,11 @@ impl Client {
         let status = answer.status();
         let bytes = answer.bytes().await.map_err(|error| self.unreachable(&error))?;
         Err(match serde_json::from_slice::<Refusal>(&bytes) {
+            // A request that makes no sense was typed: that is usage.
+            Ok(refusal) if status == 400 => Failure::Usage(match refusal.hint.as_str() {
+                "" => refusal.message,
+                hint => format!("{}; {hint}", refusal.message),
+            }),
             Ok(refusal) => Failure::Refused { message: refusal.message, hint: refusal.hint },
             Err(_) => Failure::Refused {
                 message: format!("the server answered {status}"),
@@ -143,38 +169,121 @@ impl Client {
     }
 
     fn unreachable(&self, error: &reqwest::Error) -> Failure {
-        unreachable(&self.server, error)
+        let mut reason = error.to_string();
+        let mut source = std::error::Error::source(error);
+        while let Some(inner) = source {
+            // The innermost cause is what a person can act on: "connection refused".
+            reason = inner.to_string();
+            source = inner.source();
+        }
+        Failure::Unreachable { server: self.server.clone(), reason }
     }
 }
 
-fn unreachable(server: &str, error: &reqwest::Error) -> Failure {
-    let mut reason = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(inner) = source {
-        // The innermost cause is what a person can act on: "connection refused".
-        reason = inner.to_string();
-        source = inner.source();
-    }
-    Failure::Unreachable { server: server.to_owned(), reason }
+/// An open watch. When the connection breaks it comes back by itself, from the
+/// version that it has seen whole: the server sends what changed since, or a
+/// reset.
+pub(crate) struct Watch {
+    client: Client,
+    query: Query,
+    stream: Option<Pin<Box<dyn Stream<Item = reqwest::Result<Bytes>> + Send>>>,
+    buffer: EventBuffer,
+    events: VecDeque<Result<WatchEvent, Failure>>,
+    version: Option<String>,
+    /// Since when nothing has been heard.
+    lost_at: Option<Instant>,
 }
 
-/// Takes whole server-sent events off the front of a buffer.
-fn take_events(buffer: &mut Vec<u8>) -> Vec<Result<WatchEvent, Failure>> {
-    let mut events = Vec::new();
-    while let Some(end) = buffer.windows(2).position(|pair| pair == b"\n\n") {
-        let block: Vec<u8> = buffer.drain(..end + 2).collect();
-        let text = String::from_utf8_lossy(&block);
-        let data: String = text
-            .lines()
-            .filter_map(|line| line.strip_prefix("data:"))
-            .map(str::trim_start)
-            .collect();
-        // Comments keep the connection alive and carry no data.
-        if !data.is_empty() {
-            events.push(serde_json::from_str(&data).map_err(Failure::from));
+impl Watch {
+    async fn connect(&mut self) -> Result<(), Failure> {
+        let mut query = self.query.clone();
+        query.extend(self.version.iter().map(|version| ("version", version.clone())));
+        let answer = self.client.send("/v1/watch", &query, None).await?;
+        self.buffer = EventBuffer::default();
+        self.stream = Some(Box::pin(answer.bytes_stream()));
+        Ok(())
+    }
+
+    /// The next event. An error ends the watch.
+    pub(crate) async fn next(&mut self, output: &mut Output) -> Result<WatchEvent, Failure> {
+        loop {
+            if let Some(event) = self.events.pop_front() {
+                let event = event?;
+                if let WatchEvent::Synced { version } = &event {
+                    self.version = Some(version.clone());
+                }
+                return Ok(event);
+            }
+            let failure = match &mut self.stream {
+                Some(stream) => match tokio::time::timeout(SILENCE_MAX, stream.next()).await {
+                    Ok(Some(Ok(chunk))) => {
+                        self.lost_at = None;
+                        self.events.extend(self.buffer.take(&chunk));
+                        continue;
+                    }
+                    Ok(Some(Err(error))) => self.client.unreachable(&error),
+                    Ok(None) => self.ended("it ended the watch"),
+                    Err(_) => self.ended("it has gone silent"),
+                },
+                None => match self.connect().await {
+                    Ok(()) => continue,
+                    Err(failure @ Failure::Unreachable { .. }) => failure,
+                    Err(failure) => return Err(failure),
+                },
+            };
+            self.stream = None;
+            let lost_at = *self.lost_at.get_or_insert_with(|| {
+                output.word(&format!("{failure}; trying again for {COME_BACK:?}"));
+                Instant::now()
+            });
+            if lost_at.elapsed() >= COME_BACK {
+                return Err(failure);
+            }
+            tokio::time::sleep(COME_BACK_PAUSE).await;
         }
     }
-    events
+
+    fn ended(&self, reason: &str) -> Failure {
+        Failure::Unreachable { server: self.client.server.clone(), reason: reason.to_owned() }
+    }
+}
+
+/// Cuts a stream of bytes into server-sent events.
+#[derive(Default)]
+struct EventBuffer {
+    bytes: Vec<u8>,
+    /// No event ends before this place: one of some megabytes comes in many
+    /// pieces, and is not searched from its beginning for each.
+    searched: usize,
+}
+
+impl EventBuffer {
+    fn take(&mut self, chunk: &[u8]) -> Vec<Result<WatchEvent, Failure>> {
+        self.bytes.extend_from_slice(chunk);
+        let mut events = Vec::new();
+        let mut start = 0;
+        let end_of_event = |from: usize, bytes: &[u8]| {
+            let rest = bytes.get(from..)?;
+            Some(from + rest.windows(2).position(|pair| pair == b"\n\n")? + 2)
+        };
+        while let Some(end) = end_of_event(self.searched, &self.bytes) {
+            let block = String::from_utf8_lossy(self.bytes.get(start..end).unwrap_or_default());
+            let data: Vec<&str> = block
+                .lines()
+                .filter_map(|line| line.strip_prefix("data:"))
+                .map(|data| data.strip_prefix(' ').unwrap_or(data))
+                .collect();
+            // Comments keep the connection alive and carry no data.
+            if !data.is_empty() {
+                events.push(serde_json::from_str(&data.join("\n")).map_err(Failure::from));
+            }
+            start = end;
+            self.searched = end;
+        }
+        self.bytes.drain(..start);
+        self.searched = self.bytes.len().saturating_sub(1);
+        events
+    }
 }
 
 /// Percent-encodes a query value (RFC 3986: all but unreserved characters).
@@ -196,23 +305,25 @@ mod tests {
 
     #[test]
     fn events_come_out_whole_however_they_are_cut() {
-        let text = b": ping\n\nevent: synced\nid: aaaa-1\ndata: {\"event\":\"synced\",\"version\":\"aaaa-1\"}\n\n";
+        let text = b": ping\n\nevent: synced\nid: aaaa-1\ndata: {\"event\":\"synced\",\"version\":\"aaaa-1\"}\n\nevent: reset\ndata: {\"event\":\"reset\",\ndata: \"version\":\"aaaa-2\"}\n\n";
         for cut in 0..text.len() {
-            let mut buffer = Vec::new();
-            let mut events = Vec::new();
-            for part in [&text[..cut], &text[cut..]] {
-                buffer.extend_from_slice(part);
-                events.extend(take_events(&mut buffer));
+            for second in cut..text.len() {
+                let mut buffer = EventBuffer::default();
+                let mut events = Vec::new();
+                for part in [&text[..cut], &text[cut..second], &text[second..]] {
+                    events.extend(buffer.take(part));
+                }
+                let versions: Vec<_> =
+                    events.iter().flatten().map(|event| event.version().to_owned()).collect();
+                assert_eq!(versions, ["aaaa-1", "aaaa-2"], "cut at {cut} and {second}");
+                assert!(buffer.bytes.is_empty());
             }
-            assert_eq!(events.len(), 1, "cut at {cut}");
-            assert!(
-                matches!(&events[0], Ok(WatchEvent::Synced { version }) if version == "aaaa-1")
-            );
         }
     }
 
     #[test]
     fn values_are_encoded() {
         assert_eq!(encode("svc/a b&c"), "svc%2Fa%20b%26c");
+        assert_eq!(encode("Näme"), "N%C3%A4me");
     }
 }

@@ -1,45 +1,71 @@
 //! `portolan get`: lists.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
-use futures_util::StreamExt;
 use portolan_wire::{self as wire, Page, WatchEvent};
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
     Failure,
     args::{Connection, Format, GetArgs, Noun, Scope},
-    client::Client,
+    client::{Client, Query},
     output::{Exit, Output},
     table::{age, cell, render},
 };
+
+/// How often lists are asked for again that no event tells of.
+const POLL: Duration = Duration::from_secs(1);
 
 pub(crate) async fn run(
     connection: &Connection,
     args: &GetArgs,
     output: &mut Output,
 ) -> Result<Exit, Failure> {
+    check(args)?;
     let client = Client::new(connection)?;
-    let exit = once(&client, args, output).await?;
+    let mut printed = String::new();
+    let exit = once(&client, args, &mut printed, output).await?;
     if !args.watch {
         return Ok(exit);
     }
-    // The watch says when something changed; the list says what is.
-    let mut events = client.watch(&scope_query(&args.scope, None)).await?;
-    let mut first = true;
-    while let Some(event) = events.next().await {
-        if let WatchEvent::Synced { .. } = event? {
-            if !first {
-                once(&client, args, output).await?;
-            }
-            first = false;
+    // The watch says when something changed; the list says what is. Nodes,
+    // sources and versions have no events: they are asked for again and again.
+    let mut events = match args.noun {
+        Noun::Services | Noun::Instances | Noun::Endpoints => {
+            Some(client.watch(scope_query(&args.scope, args.name.as_deref())).await?)
         }
+        Noun::Nodes | Noun::Sources | Noun::Versions => None,
+    };
+    loop {
+        match &mut events {
+            Some(events) => {
+                while !matches!(events.next(output).await?, WatchEvent::Synced { .. }) {}
+            }
+            None => tokio::time::sleep(POLL).await,
+        }
+        once(&client, args, &mut printed, output).await?;
     }
-    Ok(Exit::Fine)
+}
+
+/// What cannot be asked for: a filter that would be ignored is none.
+fn check(args: &GetArgs) -> Result<(), Failure> {
+    let noun = noun(args);
+    let filters = [("-l", args.scope.labels.is_some()), ("--origin", args.scope.origin.is_some())];
+    let plain = matches!(args.noun, Noun::Nodes | Noun::Sources | Noun::Versions);
+    match filters.iter().find(|(_, given)| plain && *given) {
+        Some((flag, _)) => Err(Failure::Usage(format!(
+            "{noun} take no {flag}; it is for services, instances and endpoints"
+        ))),
+        None => Ok(()),
+    }
+}
+
+fn noun(args: &GetArgs) -> String {
+    format!("{:?}", args.noun).to_lowercase()
 }
 
 /// What a scope means as a query.
-pub(crate) fn scope_query<'a>(scope: &Scope, name: Option<&str>) -> Vec<(&'a str, String)> {
+pub(crate) fn scope_query(scope: &Scope, name: Option<&str>) -> Query {
     let mut query = Vec::new();
     if let Some(namespace) = &scope.namespace
         && !scope.all_namespaces
@@ -58,67 +84,126 @@ pub(crate) fn scope_query<'a>(scope: &Scope, name: Option<&str>) -> Vec<(&'a str
     query
 }
 
-async fn once(client: &Client, args: &GetArgs, output: &mut Output) -> Result<Exit, Failure> {
-    let name = args.name.as_deref();
-    let query = scope_query(&args.scope, name);
+async fn once(
+    client: &Client,
+    args: &GetArgs,
+    printed: &mut String,
+    output: &mut Output,
+) -> Result<Exit, Failure> {
+    let query = scope_query(&args.scope, args.name.as_deref());
+    let mut list = List { client, args, printed, output };
     match args.noun {
-        Noun::Services => list::<wire::Service>(client, "/v1/services", &query, args, output).await,
-        Noun::Instances => {
-            list::<wire::Instance>(client, "/v1/instances", &query, args, output).await
-        }
-        Noun::Endpoints => {
-            list::<wire::Endpoint>(client, "/v1/endpoints", &query, args, output).await
-        }
-        Noun::Nodes => list::<wire::Node>(client, "/v1/nodes", &[], args, output).await,
-        Noun::Sources => list::<wire::Source>(client, "/v1/sources", &[], args, output).await,
-        Noun::Versions => list::<wire::Version>(client, "/v1/versions", &[], args, output).await,
+        Noun::Services => list.show::<wire::Service>("/v1/services", &query).await,
+        Noun::Instances => list.show::<wire::Instance>("/v1/instances", &query).await,
+        Noun::Endpoints => list.show::<wire::Endpoint>("/v1/endpoints", &query).await,
+        Noun::Nodes => list.show::<wire::Node>("/v1/nodes", &[]).await,
+        Noun::Sources => list.show::<wire::Source>("/v1/sources", &[]).await,
+        Noun::Versions => list.show::<wire::Version>("/v1/versions", &[]).await,
     }
 }
 
-async fn list<T: Row + Serialize + DeserializeOwned>(
-    client: &Client,
-    path: &str,
-    query: &[(&str, String)],
-    args: &GetArgs,
-    output: &mut Output,
-) -> Result<Exit, Failure> {
-    let mut page: Page<T> = client.get(path, query, Duration::ZERO).await?;
-    if let Some(name) = &args.name {
-        page.items.retain(|item| item.answers_to(name));
-    }
-    match args.output {
-        Format::Json => output.line(&serde_json::to_string_pretty(&page)?)?,
-        Format::Yaml => output.raw(to_yaml(&page)?.as_bytes())?,
-        Format::Name => {
-            let mut names: Vec<String> = page.items.iter().map(Row::name).collect();
-            names.dedup();
-            for name in names {
-                output.line(&name)?;
-            }
+/// One list, asked for and printed.
+struct List<'a> {
+    client: &'a Client,
+    args: &'a GetArgs,
+    /// The items as they were printed last.
+    printed: &'a mut String,
+    output: &'a mut Output,
+}
+
+impl List<'_> {
+    async fn show<T: Row + Serialize + DeserializeOwned>(
+        &mut self,
+        path: &str,
+        query: &[(&'static str, String)],
+    ) -> Result<Exit, Failure> {
+        let mut page: Page<T> = self.client.get(path, query, Duration::ZERO).await?;
+        if let Some(name) = &self.args.name {
+            page.items.retain(|item| item.answers_to(name));
         }
-        Format::Table | Format::Wide => {
-            if page.items.is_empty() {
-                output.word(&nothing(args));
-            } else {
-                let wide = args.output == Format::Wide;
+        // A name that was asked for and is not there is a problem for scripts.
+        let missing = self.args.name.is_some() && page.items.is_empty();
+        let exit = if missing { Exit::Problem } else { Exit::Fine };
+        let items = fingerprint(&page.items)?;
+        let again = !self.printed.is_empty();
+        if *self.printed == items {
+            return Ok(exit);
+        }
+        *self.printed = items;
+        self.print(&page, again)?;
+        Ok(exit)
+    }
+
+    /// Prints a list; `again`: after an earlier one.
+    fn print<T: Row + Serialize>(&mut self, page: &Page<T>, again: bool) -> Result<(), Failure> {
+        let output = &mut *self.output;
+        match self.args.output {
+            Format::Json if self.args.watch => output.line(&serde_json::to_string(page)?)?,
+            Format::Json => output.line(&serde_json::to_string_pretty(page)?)?,
+            Format::Yaml => {
+                let mark = if self.args.watch { "---\n" } else { "" };
+                output.raw(format!("{mark}{}", to_yaml(page)?).as_bytes())?;
+            }
+            Format::Name => {
+                let mut told = BTreeSet::new();
+                for name in page.items.iter().map(Row::name) {
+                    if told.insert(name.clone()) {
+                        output.line(&name)?;
+                    }
+                }
+            }
+            Format::Table | Format::Wide => {
+                if again {
+                    output.line("")?;
+                }
+                let wide = self.args.output == Format::Wide;
                 let rows: Vec<Vec<String>> =
                     page.items.iter().map(|item| item.cells(wide)).collect();
-                for line in render(T::header(wide), &rows) {
-                    output.line(&line)?;
+                let header = if rows.is_empty() { &[][..] } else { T::header(wide) };
+                for line in render(header, &rows).iter().filter(|line| !line.is_empty()) {
+                    output.line(line)?;
                 }
             }
         }
+        // Empty lists teach the next command.
+        if page.items.is_empty() && self.args.output != Format::Json {
+            self.output.word(&nothing(self.args));
+        }
+        Ok(())
     }
-    // A name that was asked for and is not there is a problem for scripts.
-    let missing = args.name.is_some() && page.items.is_empty();
-    Ok(if missing { Exit::Problem } else { Exit::Fine })
 }
 
-/// Empty lists teach the next command.
+/// Items without what changes by itself: ages.
+fn fingerprint<T: Serialize>(items: &[T]) -> Result<String, Failure> {
+    let mut items = serde_json::to_value(items)?;
+    for item in items.as_array_mut().into_iter().flatten().filter_map(|item| item.as_object_mut()) {
+        for age in ["ageMs", "sinceMs"] {
+            item.remove(age);
+        }
+    }
+    Ok(items.to_string())
+}
+
+/// Why a list is empty, as far as the call tells, and what to ask next.
 fn nothing(args: &GetArgs) -> String {
-    let noun = format!("{:?}", args.noun).to_lowercase();
-    match (&args.name, &args.scope.namespace) {
-        (Some(name), _) => format!("no {noun} of {name}\nhint: portolan why {name}"),
+    let noun = noun(args);
+    let scope = &args.scope;
+    let namespace = scope.namespace.as_deref().filter(|_| !scope.all_namespaces);
+    let place = namespace.map(|namespace| format!(" -n {namespace}")).unwrap_or_default();
+    match (&args.name, namespace) {
+        (Some(name), _) if matches!(args.noun, Noun::Nodes | Noun::Sources | Noun::Versions) => {
+            format!("no {noun} of name {name}\nhint: portolan get {noun}")
+        }
+        (Some(name), _) => format!("no {noun} of {name}\nhint: portolan why {name}{place}"),
+        (None, _) if scope.labels.is_some() || scope.origin.is_some() => {
+            let labels = scope.labels.as_ref().map(|labels| format!(" with labels {labels}"));
+            let origin = scope.origin.as_ref().map(|origin| format!(" of origin {origin}"));
+            format!(
+                "no {noun}{}{}\nhint: portolan get {noun}{place}",
+                labels.unwrap_or_default(),
+                origin.unwrap_or_default()
+            )
+        }
         (None, Some(namespace)) => {
             format!("no {noun} in namespace {namespace}\nhint: portolan get {noun} -A")
         }
@@ -137,7 +222,12 @@ trait Row {
     fn header(wide: bool) -> &'static [&'static str];
     fn cells(&self, wide: bool) -> Vec<String>;
     fn name(&self) -> String;
-    fn answers_to(&self, name: &str) -> bool;
+
+    /// Whether it is meant by a name; lists that the server narrows hold nothing
+    /// else.
+    fn answers_to(&self, _name: &str) -> bool {
+        true
+    }
 }
 
 fn reasons(reasons: &[wire::Reason]) -> String {
@@ -203,11 +293,11 @@ impl Row for wire::Service {
     }
 
     fn name(&self) -> String {
-        format!("{}/{}", self.namespace, self.name)
-    }
-
-    fn answers_to(&self, name: &str) -> bool {
-        self.name == name
+        // Two origins may have one name; what is printed can be asked for.
+        match self.origin.as_str() {
+            "kubernetes" => format!("{}/{}", self.namespace, self.name),
+            origin => format!("{origin}:{}/{}", self.namespace, self.name),
+        }
     }
 }
 
@@ -264,10 +354,6 @@ impl Row for wire::Instance {
 
     fn name(&self) -> String {
         format!("{}/{}", self.namespace, self.name)
-    }
-
-    fn answers_to(&self, name: &str) -> bool {
-        self.service == name
     }
 }
 
@@ -332,10 +418,6 @@ impl Row for wire::Endpoint {
 
     fn name(&self) -> String {
         format!("{}/{}", self.namespace, self.name)
-    }
-
-    fn answers_to(&self, name: &str) -> bool {
-        self.service == name
     }
 }
 
@@ -422,5 +504,81 @@ impl Row for wire::Version {
 
     fn answers_to(&self, name: &str) -> bool {
         self.version == name
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::args::{Cli, Command};
+
+    fn parsed(words: &str) -> GetArgs {
+        let cli = Cli::try_parse_from(format!("portolan get {words}").split(' ')).unwrap();
+        match cli.command {
+            Command::Get(args) => args,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn scopes_as_queries() {
+        for (words, expected) in [
+            ("services", ""),
+            ("services -n demo", "namespace=demo"),
+            ("services -n demo -A", ""),
+            ("services web -l a=b --origin registry", "origin=registry labels=a=b service=web"),
+        ] {
+            let args = parsed(words);
+            let query = scope_query(&args.scope, args.name.as_deref());
+            let text: Vec<String> = query.iter().map(|(k, v)| format!("{k}={v}")).collect();
+            assert_eq!(text.join(" "), expected, "{words}");
+        }
+    }
+
+    #[test]
+    fn filters_that_would_be_ignored_are_refused() {
+        for (words, fine) in [
+            ("nodes", true),
+            ("nodes -n demo", true),
+            ("nodes -l zone=a", false),
+            ("sources --origin registry", false),
+            ("versions -l a", false),
+            ("endpoints -l a --origin registry", true),
+        ] {
+            assert_eq!(check(&parsed(words)).is_ok(), fine, "{words}");
+        }
+    }
+
+    #[test]
+    fn empty_lists_say_why_and_what_to_ask() {
+        for (words, expected) in [
+            ("services", "no services yet\nhint: portolan get sources"),
+            ("services -n x", "no services in namespace x\nhint: portolan get services -A"),
+            ("services -n x -A", "no services yet\nhint: portolan get sources"),
+            ("services web -n x", "no services of web\nhint: portolan why web -n x"),
+            ("nodes a", "no nodes of name a\nhint: portolan get nodes"),
+            (
+                "instances -n x -l a=b",
+                "no instances with labels a=b\nhint: portolan get instances -n x",
+            ),
+        ] {
+            assert_eq!(nothing(&parsed(words)), expected, "{words}");
+        }
+    }
+
+    #[test]
+    fn ages_alone_are_no_change() {
+        let source = |since_ms, state: &str| wire::Source {
+            name: "kubernetes".into(),
+            state: state.into(),
+            since_ms,
+            error: None,
+            parts: Vec::new(),
+        };
+        let of = |source| fingerprint(&[source]).unwrap();
+        assert_eq!(of(source(1, "synced")), of(source(2, "synced")));
+        assert_ne!(of(source(1, "synced")), of(source(1, "lost")));
     }
 }

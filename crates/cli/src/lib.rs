@@ -17,10 +17,13 @@ mod dig;
 mod explain;
 mod get;
 pub mod output;
+mod progress;
 mod table;
 mod wait;
 mod watch;
 mod why;
+
+use std::io::ErrorKind;
 
 use args::{Cli, Command};
 use clap::CommandFactory;
@@ -38,6 +41,14 @@ pub enum Failure {
     Unreachable {
         /// Where it was looked for.
         server: String,
+        /// Why not.
+        reason: String,
+    },
+    /// No DNS server answers.
+    #[error("cannot reach the DNS server at {server}: {reason}")]
+    NoDns {
+        /// Where it was looked for.
+        server: std::net::SocketAddr,
         /// Why not.
         reason: String,
     },
@@ -62,7 +73,7 @@ impl Failure {
     pub fn exit(&self) -> Exit {
         match self {
             Self::Usage(_) => Exit::Usage,
-            Self::Unreachable { .. } => Exit::Unreachable,
+            Self::Unreachable { .. } | Self::NoDns { .. } => Exit::Unreachable,
             Self::Refused { .. } | Self::Write(_) | Self::Answer(_) => Exit::Problem,
         }
     }
@@ -74,6 +85,9 @@ impl Failure {
                 "start one with `portolan up`, or name one with --server or PORTOLAN_SERVER"
                     .to_owned(),
             ),
+            Self::NoDns { .. } => {
+                Some("start one with `portolan up`, or name one with --dns".to_owned())
+            }
             Self::Refused { hint, .. } if !hint.is_empty() => Some(hint.clone()),
             _ => None,
         }
@@ -84,7 +98,7 @@ impl Failure {
 /// back as `None`.
 pub async fn run(cli: &Cli, output: &mut Output) -> Option<Result<Exit, Failure>> {
     let connection = &cli.connection;
-    Some(match &cli.command {
+    let ended = match &cli.command {
         Command::Get(args) => get::run(connection, args, output).await,
         Command::Watch(args) => watch::run(connection, args, output).await,
         Command::Why(args) => why::run(connection, args, output).await,
@@ -101,6 +115,11 @@ pub async fn run(cli: &Cli, output: &mut Output) -> Option<Result<Exit, Failure>
         Command::Up(_) | Command::Cluster(_) | Command::Register(_) | Command::Demo(_) => {
             return None;
         }
+    };
+    Some(match ended {
+        // Whoever read has had enough (`| head`): that is no failure of ours.
+        Err(Failure::Write(error)) if error.kind() == ErrorKind::BrokenPipe => Ok(Exit::Fine),
+        ended => ended,
     })
 }
 

@@ -31,6 +31,11 @@ impl Output {
         Self { out: Box::new(io::stdout()), err: Box::new(io::stderr()), colour }
     }
 
+    /// Other streams, without colour.
+    pub fn to(out: impl Write + Send + 'static, err: impl Write + Send + 'static) -> Self {
+        Self { out: Box::new(out), err: Box::new(err), colour: false }
+    }
+
     /// One line of data.
     pub fn line(&mut self, text: &str) -> io::Result<()> {
         writeln!(self.out, "{text}")
@@ -52,6 +57,7 @@ impl Output {
         let (shape, colour) = match mark {
             Mark::Fine => ("✓", "34"),
             Mark::Bad => ("✕", "33"),
+            Mark::Beware => ("!", "33"),
             Mark::NotReached => ("–", "2"),
         };
         if self.colour { format!("\x1b[{colour}m{shape}\x1b[0m") } else { shape.to_owned() }
@@ -65,6 +71,8 @@ pub enum Mark {
     Fine,
     /// Not as it should be.
     Bad,
+    /// Works, and is worth a look.
+    Beware,
     /// Nothing known.
     NotReached,
 }

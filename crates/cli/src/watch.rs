@@ -1,73 +1,63 @@
 //! `portolan watch`: one line per change of the catalog.
+//!
+//! ```text
+//!   reset, upserts, synced --> what is        upsert, remove --> what changes, line by line
+//! ```
+//!
+//! After a reset (the server was started anew, or was out of reach for long) what
+//! is is compared with what was, so that no change goes untold.
 
 use std::collections::BTreeMap;
 
-use futures_util::StreamExt;
 use portolan_wire::{Instance, WatchEvent};
 
 use crate::{
     Failure,
     args::{Connection, Format, WatchArgs},
     client::Client,
-    get::scope_query,
+    get::{scope_query, to_yaml},
     output::{Exit, Output},
 };
 
-/// A service, and its instances by address with the state of each.
-type Known = BTreeMap<(String, String, String), BTreeMap<String, String>>;
+/// Origin, namespace and name.
+type Key = (String, String, String);
+
+/// Instances of a service by name and address, with the state of each.
+type States = BTreeMap<String, String>;
 
 pub(crate) async fn run(
     connection: &Connection,
     args: &WatchArgs,
     output: &mut Output,
 ) -> Result<Exit, Failure> {
-    if args.scope.labels.is_some() {
-        return Err(Failure::Usage("watch takes no -l; use NAME, -n or --origin".to_owned()));
-    }
     let client = Client::new(connection)?;
-    let mut events = client.watch(&scope_query(&args.scope, None)).await?;
-    let mut known = Known::new();
-    // Until the first `synced`, events tell what is, not what changes.
-    let mut synced = false;
-    while let Some(event) = events.next().await {
-        let event = event?;
+    let mut events = client.watch(scope_query(&args.scope, None)).await?;
+    let mut follower = Follower::default();
+    loop {
+        let event = events.next(output).await?;
         if !wanted(&event, args.name.as_deref()) {
             continue;
         }
-        if args.output == Format::Json {
-            output.line(&serde_json::to_string(&event)?)?;
-            continue;
-        }
-        match event {
-            WatchEvent::Reset { .. } => {
-                known.clear();
-                synced = false;
-            }
-            WatchEvent::Synced { version } => {
-                if !synced {
+        match args.output {
+            Format::Json => output.line(&serde_json::to_string(&event)?)?,
+            Format::Yaml => output.raw(format!("---\n{}", to_yaml(&event)?).as_bytes())?,
+            Format::Table | Format::Wide | Format::Name => {
+                let first = !follower.has_begun();
+                let synced = matches!(event, WatchEvent::Synced { .. });
+                let version = event.version().to_owned();
+                let changes = follower.follow(event);
+                if first && synced {
                     output.word(&format!("watching from version {version}; Ctrl-C ends"));
                 }
-                synced = true;
-            }
-            WatchEvent::Upsert { version, service, instances } => {
-                let key = (service.origin, service.namespace, service.name);
-                let after: BTreeMap<String, String> =
-                    instances.iter().map(|one| (subject(one), state(one))).collect();
-                let before = known.insert(key.clone(), after.clone());
-                if synced {
-                    for line in lines(before.as_ref(), &after) {
-                        output.line(&format!("{version}  {}  {line}", label(&key)))?;
+                for (key, line) in changes {
+                    match args.output {
+                        Format::Name => output.line(&label(&key))?,
+                        _ => output.line(&format!("{version}  {}  {line}", label(&key)))?,
                     }
                 }
             }
-            WatchEvent::Remove { version, origin, namespace, name } => {
-                let key = (origin, namespace, name);
-                known.remove(&key);
-                output.line(&format!("{version}  {}  - service removed", label(&key)))?;
-            }
         }
     }
-    Ok(Exit::Fine)
 }
 
 fn wanted(event: &WatchEvent, name: Option<&str>) -> bool {
@@ -79,7 +69,68 @@ fn wanted(event: &WatchEvent, name: Option<&str>) -> bool {
     }
 }
 
-fn label((origin, namespace, name): &(String, String, String)) -> String {
+/// What is known, and what is being told anew.
+#[derive(Default)]
+struct Follower {
+    /// `None` until everything was told once.
+    known: Option<BTreeMap<Key, States>>,
+    /// Between a reset and the `synced` that ends it.
+    anew: Option<BTreeMap<Key, States>>,
+}
+
+impl Follower {
+    fn has_begun(&self) -> bool {
+        self.known.is_some()
+    }
+
+    /// Takes an event in; returns what changed by it.
+    fn follow(&mut self, event: WatchEvent) -> Vec<(Key, String)> {
+        match event {
+            WatchEvent::Reset { .. } => {
+                self.anew = Some(BTreeMap::new());
+                Vec::new()
+            }
+            WatchEvent::Upsert { service, instances, .. } => {
+                let key = (service.origin, service.namespace, service.name);
+                let states = instances.iter().map(|one| (subject(one), state(one))).collect();
+                if let Some(anew) = &mut self.anew {
+                    anew.insert(key, states);
+                    return Vec::new();
+                }
+                let known = self.known.get_or_insert_default();
+                let lines = lines(known.get(&key), &states);
+                known.insert(key.clone(), states);
+                lines.into_iter().map(|line| (key.clone(), line)).collect()
+            }
+            WatchEvent::Remove { origin, namespace, name, .. } => {
+                let key = (origin, namespace, name);
+                self.known.get_or_insert_default().remove(&key);
+                vec![(key, "- service removed".to_owned())]
+            }
+            WatchEvent::Synced { .. } => {
+                let Some(anew) = self.anew.take() else { return Vec::new() };
+                let before = self.known.replace(anew.clone());
+                before.map_or_else(Vec::new, |before| between(&before, &anew))
+            }
+        }
+    }
+}
+
+/// What changed while nobody listened.
+fn between(before: &BTreeMap<Key, States>, after: &BTreeMap<Key, States>) -> Vec<(Key, String)> {
+    let mut changes = Vec::new();
+    for (key, states) in after {
+        if before.get(key) != Some(states) {
+            let lines = lines(before.get(key), states);
+            changes.extend(lines.into_iter().map(|line| (key.clone(), line)));
+        }
+    }
+    let gone = before.keys().filter(|key| !after.contains_key(*key));
+    changes.extend(gone.map(|key| (key.clone(), "- service removed".to_owned())));
+    changes
+}
+
+fn label((origin, namespace, name): &Key) -> String {
     if origin == "kubernetes" {
         format!("{namespace}/{name}")
     } else {
@@ -88,9 +139,11 @@ fn label((origin, namespace, name): &(String, String, String)) -> String {
 }
 
 fn subject(instance: &Instance) -> String {
-    match instance.port {
-        Some(port) => format!("{} {}:{port}", instance.name, instance.address),
-        None => format!("{} {}", instance.name, instance.address),
+    match (instance.address.parse(), instance.port) {
+        (Ok(address), Some(port)) => {
+            format!("{} {}", instance.name, std::net::SocketAddr::new(address, port))
+        }
+        _ => format!("{} {}", instance.name, instance.address),
     }
 }
 
@@ -102,11 +155,8 @@ fn state(instance: &Instance) -> String {
 }
 
 /// What differs between two states of a service.
-fn lines(
-    before: Option<&BTreeMap<String, String>>,
-    after: &BTreeMap<String, String>,
-) -> Vec<String> {
-    let none = BTreeMap::new();
+fn lines(before: Option<&States>, after: &States) -> Vec<String> {
+    let none = States::new();
     let Some(before) = before else {
         let mut lines = vec!["+ service added".to_owned()];
         lines.extend(lines_between(&none, after));
@@ -116,10 +166,7 @@ fn lines(
     if lines.is_empty() { vec!["~ service changed".to_owned()] } else { lines }
 }
 
-fn lines_between(
-    before: &BTreeMap<String, String>,
-    after: &BTreeMap<String, String>,
-) -> Vec<String> {
+fn lines_between(before: &States, after: &States) -> Vec<String> {
     let added = after.iter().filter_map(|(subject, state)| match before.get(subject) {
         None => Some(format!("+ {subject} {state}")),
         Some(old) if old != state => Some(format!("~ {subject} {old} -> {state}")),
@@ -136,18 +183,46 @@ fn lines_between(
 mod tests {
     use super::*;
 
+    fn states(pairs: &[(&str, &str)]) -> States {
+        pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+    }
+
     #[test]
     fn one_line_per_change() {
-        let state = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
-            pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
-        };
-        let before = state(&[("a 1:1", "serving"), ("b 2:1", "starting")]);
-        let after = state(&[("b 2:1", "serving"), ("c 3:1", "starting")]);
+        let before = states(&[("a 1:1", "serving"), ("b 2:1", "starting")]);
+        let after = states(&[("b 2:1", "serving"), ("c 3:1", "starting")]);
         assert_eq!(
             lines(Some(&before), &after),
             ["~ b 2:1 starting -> serving", "+ c 3:1 starting", "- a 1:1 removed"]
         );
-        assert_eq!(lines(None, &state(&[])), ["+ service added"]);
+        assert_eq!(lines(None, &states(&[])), ["+ service added"]);
         assert_eq!(lines(Some(&before), &before), ["~ service changed"]);
+    }
+
+    #[test]
+    fn what_changed_while_nobody_listened_is_told() {
+        let key = |name: &str| ("kubernetes".to_owned(), "demo".to_owned(), name.to_owned());
+        let before = BTreeMap::from([
+            (key("same"), states(&[("a 1:1", "serving")])),
+            (key("gone"), states(&[])),
+            (key("web"), states(&[("a 1:1", "serving")])),
+        ]);
+        let after = BTreeMap::from([
+            (key("same"), states(&[("a 1:1", "serving")])),
+            (key("web"), states(&[("a 1:1", "failing (PTL0202)")])),
+            (key("fresh"), states(&[])),
+        ]);
+        let told: Vec<String> = between(&before, &after)
+            .into_iter()
+            .map(|(key, line)| format!("{} {line}", label(&key)))
+            .collect();
+        assert_eq!(
+            told,
+            [
+                "demo/fresh + service added",
+                "demo/web ~ a 1:1 serving -> failing (PTL0202)",
+                "demo/gone - service removed",
+            ]
+        );
     }
 }

@@ -7,14 +7,14 @@ use portolan_wire::{self as wire, StepState};
 use crate::{
     Failure,
     args::{Connection, Format, TargetArgs, WhyArgs},
-    client::Client,
+    client::{Client, Query},
     get::to_yaml,
     output::{Exit, Mark, Output},
     table::age,
 };
 
 /// What a target means as a query.
-pub(crate) fn target_query<'a>(args: &TargetArgs) -> Vec<(&'a str, String)> {
+pub(crate) fn target_query(args: &TargetArgs) -> Query {
     let mut query = vec![("target", args.target.clone())];
     query.extend(args.namespace.iter().map(|namespace| ("namespace", namespace.clone())));
     query.extend(args.on.iter().map(|faces| ("on", faces.clone())));
@@ -27,7 +27,9 @@ pub(crate) async fn run(
     output: &mut Output,
 ) -> Result<Exit, Failure> {
     let client = Client::new(connection)?;
-    let why: wire::Why = client.get("/v1/why", &target_query(&args.target), Duration::ZERO).await?;
+    let mut query = target_query(&args.target);
+    query.extend(args.from.iter().map(|pod| ("from", pod.clone())));
+    let why: wire::Why = client.get("/v1/why", &query, Duration::ZERO).await?;
     match args.output {
         Format::Json => output.line(&serde_json::to_string_pretty(&why)?)?,
         Format::Yaml => output.raw(to_yaml(&why)?.as_bytes())?,

@@ -1,8 +1,12 @@
 //! What the documents must name.
 
-use std::{collections::BTreeSet, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
 
 use anyhow::Result;
+use portolan_model::CODES;
 
 use super::{files, shown, text};
 
@@ -30,31 +34,33 @@ pub(crate) fn dependencies(root: &Path) -> Result<Vec<String>> {
     Ok(missing.chain(stale).collect())
 }
 
-/// Every code of the table has a section in docs/reason-codes.md.
+/// Every code of the table has its section in docs/reason-codes.md, with the
+/// words of the table, and no section outlives its code.
 pub(crate) fn reason_codes(root: &Path) -> Result<Vec<String>> {
-    let table = text(&root.join("crates/model/src/reason.rs"))?;
     let document = text(&root.join("docs/reason-codes.md"))?;
-    let codes: BTreeSet<String> = table
-        .lines()
-        .filter_map(|line| line.trim().split_once(" = "))
-        .filter(|(constant, _)| constant.chars().all(|c| c.is_ascii_uppercase() || c == '_'))
-        .filter_map(|(_, rest)| rest.split_once(','))
-        .filter_map(|(number, _)| number.trim().parse::<u16>().ok())
-        .map(|number| format!("PTL{number:04}"))
+    let sections: BTreeMap<&str, &str> = document
+        .split("\n## ")
+        .skip(1)
+        .map(|section| section.split_once('\n').unwrap_or((section, "")))
+        .map(|(title, body)| (title.trim(), body.trim()))
         .collect();
-    if codes.is_empty() {
-        return Ok(vec!["no code found in crates/model/src/reason.rs".to_owned()]);
+    let mut findings = Vec::new();
+    let mut known = BTreeSet::new();
+    for info in CODES {
+        let title = format!("{} {}", info.code, info.name);
+        let body = format!("Stops at: {}. {}\n\nFix: {}", info.stage.as_str(), info.text, info.fix);
+        match sections.get(title.as_str()) {
+            None => findings.push(format!("no section \"## {title}\"")),
+            Some(found) if !found.starts_with(&body) => {
+                findings.push(format!("{title}: the section does not begin with {body:?}"));
+            }
+            Some(_) => {}
+        }
+        known.insert(title);
     }
-    let sections: BTreeSet<String> = document
-        .lines()
-        .filter_map(|line| line.strip_prefix("## "))
-        .filter_map(|title| title.split_whitespace().next())
-        .map(ToOwned::to_owned)
-        .collect();
-    let missing = codes.difference(&sections).map(|code| format!("{code} has no section"));
-    let stale =
-        sections.difference(&codes).map(|code| format!("{code} is described and not given"));
-    Ok(missing.chain(stale).collect())
+    let stale = sections.keys().filter(|title| !known.contains(**title));
+    findings.extend(stale.map(|title| format!("{title:?} is described and not given")));
+    Ok(findings)
 }
 
 /// Every metric that the code registers has a line in docs/metrics.md.
