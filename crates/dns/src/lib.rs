@@ -29,6 +29,8 @@ mod message;
 mod metrics;
 mod name;
 mod names;
+#[cfg(test)]
+mod oracle;
 mod place;
 mod records;
 mod responder;
