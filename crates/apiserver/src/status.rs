@@ -251,6 +251,28 @@ impl Status {
             .about(details)
     }
 
+    /// 422: the options of a request break rules; `kind` is `CreateOptions` and the like.
+    pub fn invalid_options(kind: &str, cause: Cause) -> Status {
+        let message =
+            format!("{kind}.meta.k8s.io \"\" is invalid: {}: {}", cause.field, cause.message);
+        Status::new(422, "Invalid", message).about(Details {
+            group: "meta.k8s.io".into(),
+            kind: kind.to_owned(),
+            causes: vec![cause],
+            ..Details::default()
+        })
+    }
+
+    /// 409: an object is not the one that a precondition of a delete names.
+    pub fn precondition(kind: &Kind, name: &str, why: &str) -> Status {
+        let mut details = Details::of(kind, name);
+        // As upstream: its delete names the kind where other conflicts name the resource.
+        details.kind = kind.kind.to_owned();
+        let message =
+            format!("Operation cannot be fulfilled on {} {name:?}: {why}", kind.group_kind());
+        Status::new(409, "Conflict", message).about(details)
+    }
+
     /// 400: the request itself makes no sense.
     pub fn bad_request(message: impl Into<String>) -> Status {
         Status::new(400, "BadRequest", message)
@@ -284,7 +306,7 @@ impl Status {
 
     /// 406: no form that the client accepts.
     pub fn not_acceptable(message: impl Into<String>) -> Status {
-        Status::new(406, "NotAcceptable", message)
+        Status::new(406, "NotAcceptable", message).about(Details::default())
     }
 
     /// 410: the revision is older than the window of history.
@@ -299,7 +321,7 @@ impl Status {
 
     /// 415: a body of a type that nothing here decodes.
     pub fn unsupported_media_type(message: impl Into<String>) -> Status {
-        Status::new(415, "UnsupportedMediaType", message)
+        Status::new(415, "UnsupportedMediaType", message).about(Details::default())
     }
 
     /// 429 with a time after which to come again.

@@ -58,17 +58,20 @@ pub(crate) fn encoding(headers: &HeaderMap) -> Result<Encoding, Status> {
         "" | "application/json" | "*/*" => Ok(Encoding::Json),
         "application/yaml" => Ok(Encoding::Yaml),
         "application/vnd.kubernetes.protobuf" => Ok(Encoding::Protobuf),
-        other => Err(Status::unsupported_media_type(format!(
+        _ => Err(Status::unsupported_media_type(
             "the body of the request was in an unknown format - accepted media types include: \
-             application/json, application/yaml, application/vnd.kubernetes.protobuf (not {other})"
-        ))),
+             application/json, application/yaml, application/vnd.kubernetes.protobuf",
+        )),
     }
 }
 
 /// The object in a body, meant to be of a kind.
 pub(crate) fn object(headers: &HeaderMap, body: &[u8], expected: &str) -> Result<Value, Status> {
     let undecodable = |why: &dyn std::fmt::Display| {
-        Status::bad_request(format!("{expected}: the object provided is unrecognized: {why}"))
+        Status::bad_request(format!(
+            "the object provided is unrecognized (must be of type {expected}): couldn't get \
+             version/kind; json parse error: {why}"
+        ))
     };
     match encoding(headers)? {
         Encoding::Json => serde_json::from_slice(body).map_err(|e| undecodable(&e)),
@@ -92,5 +95,5 @@ fn decode_protobuf(body: &[u8]) -> Result<Value, Status> {
 
 /// The name of a kind in messages about bodies.
 pub(crate) fn expected(kind: &Kind) -> String {
-    format!("{} in version {:?}", kind.kind, kind.version)
+    kind.kind.to_owned()
 }

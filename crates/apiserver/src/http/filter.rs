@@ -22,6 +22,9 @@ pub(crate) struct Filter {
     parses: bool,
 }
 
+/// Kinds with selectable fields of their own (upstream `AddFieldLabelConversionFunc`).
+const OWN_FIELDS: [&str; 6] = ["pods", "nodes", "namespaces", "secrets", "services", "events"];
+
 impl Filter {
     pub(crate) fn new(
         kind: &'static Kind,
@@ -35,15 +38,18 @@ impl Filter {
         let probe = serde_json::json!({"metadata": {}, "spec": {}, "status": {}});
         for term in fields.terms() {
             if selectable(kind, &probe, &term.field).is_none() {
-                return Err(Status::bad_request(format!(
-                    "Unable to find \"{}, Resource={}\" that match label selector {:?}, field \
-                     selector {:?}: field label not supported: {}",
-                    if kind.group.is_empty() { "/v1" } else { kind.api_version },
-                    kind.plural,
-                    query.get("labelSelector").unwrap_or_default(),
-                    query.get("fieldSelector").unwrap_or_default(),
-                    term.field
-                )));
+                // Two texts, as upstream: kinds with fields of their own, and the rest.
+                let has_own = OWN_FIELDS.iter().any(|plural| kind.is_core(plural));
+                let text = if has_own {
+                    format!("field label not supported: {}", term.field)
+                } else {
+                    format!(
+                        "{:?} is not a known field selector: only \"metadata.name\", \
+                         \"metadata.namespace\"",
+                        term.field
+                    )
+                };
+                return Err(Status::bad_request(text));
             }
         }
         let parses = fields

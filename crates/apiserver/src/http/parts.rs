@@ -68,8 +68,8 @@ async fn common(request: Request<'_>, part: Subresource) -> Result<Answer, Statu
 
 async fn binding(request: Request<'_>) -> Result<Answer, Status> {
     let target = request.target;
-    let binding = body::object(request.headers, &request.body, "Binding in version \"v1\"")?;
-    let options = verbs::write_options(request.query, request.headers)?;
+    let binding = body::object(request.headers, &request.body, "Binding")?;
+    let options = verbs::write_options("CreateOptions", request.query, request.headers)?;
     request
         .service
         .registry
@@ -83,7 +83,7 @@ async fn binding(request: Request<'_>) -> Result<Answer, Status> {
 
 async fn eviction(request: Request<'_>) -> Result<Answer, Status> {
     let target = request.target;
-    let eviction = body::object(request.headers, &request.body, "Eviction in version \"v1\"")?;
+    let eviction = body::object(request.headers, &request.body, "Eviction")?;
     let options = eviction.get("deleteOptions").cloned().unwrap_or(Value::Null);
     let options = verbs::delete_options(&options, request.query)?;
     request
@@ -156,7 +156,7 @@ fn log_container(pod: &Value, asked: &str) -> Result<String, Status> {
 fn token(request: Request<'_>) -> Result<Answer, Status> {
     let target = request.target;
     let registry = &request.service.registry;
-    let expected = "TokenRequest in version \"v1\"";
+    let expected = "TokenRequest";
     let mut asked = body::object(request.headers, &request.body, expected)?;
     let account = registry.get(target.kind, target.namespace(), &target.name)?;
     let seconds = asked.pointer("/spec/expirationSeconds").and_then(Value::as_u64).unwrap_or(3_600);

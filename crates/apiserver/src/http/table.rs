@@ -86,7 +86,9 @@ impl Shape {
                 let mut row = Map::new();
                 row.insert("cells".into(), tables::row(self.kind, object, now).into());
                 match self.include {
-                    Include::None => {}
+                    Include::None => {
+                        row.insert("object".into(), Value::Null);
+                    }
                     Include::Metadata => {
                         row.insert("object".into(), metadata_only(object));
                     }

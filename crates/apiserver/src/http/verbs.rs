@@ -19,7 +19,7 @@ use super::{
     watch,
 };
 use crate::{
-    Kind, Status, kinds,
+    Cause, Kind, Status, kinds,
     registry::{
         Caller, DeleteOptions, Deleted, FieldValidation, Patch, Preconditions, Propagation,
         Subresource, WriteOptions, Written, access::Action, object,
@@ -70,12 +70,13 @@ impl Request<'_> {
     /// Answers, once authorization has said yes.
     pub(crate) async fn answer(self) -> Result<Answer, Status> {
         let is_deprecated = *self.target.kind == kinds::ENDPOINTS;
-        let answer = self.dispatch().await?;
-        Ok(if is_deprecated {
-            respond::warn(answer, &[ENDPOINTS_DEPRECATED.to_owned()])
-        } else {
-            answer
-        })
+        let answer = self.dispatch().await;
+        if !is_deprecated {
+            return answer;
+        }
+        // With refusals too.
+        let answer = answer.unwrap_or_else(|status| respond::status(&status));
+        Ok(respond::warn(answer, &[ENDPOINTS_DEPRECATED.to_owned()]))
     }
 
     async fn dispatch(self) -> Result<Answer, Status> {
@@ -84,9 +85,9 @@ impl Request<'_> {
             return parts::answer(self).await;
         }
         match (self.method, target.name.is_empty()) {
-            (&Method::GET | &Method::HEAD, _) if is_watch(target, self.query) => self.watch(),
-            (&Method::GET | &Method::HEAD, true) => self.list(),
-            (&Method::GET | &Method::HEAD, false) => self.get(),
+            (&Method::GET, _) if is_watch(target, self.query) => self.watch(),
+            (&Method::GET, true) => self.list(),
+            (&Method::GET, false) => self.get(),
             (&Method::POST, true) => self.create().await,
             (&Method::PUT, false) => self.update(None).await,
             (&Method::PATCH, false) => self.patch(None).await,
@@ -151,7 +152,7 @@ impl Request<'_> {
     async fn create(&self) -> Result<Answer, Status> {
         let target = self.target;
         let object = self.object(target.kind)?;
-        let options = write_options(self.query, self.headers)?;
+        let options = write_options("CreateOptions", self.query, self.headers)?;
         let registry = &self.service.registry;
         let namespace = target.namespace();
         let written =
@@ -162,7 +163,7 @@ impl Request<'_> {
     pub(crate) async fn update(&self, part: Option<Subresource>) -> Result<Answer, Status> {
         let target = self.target;
         let object = self.object(target.kind)?;
-        let options = write_options(self.query, self.headers)?;
+        let options = write_options("UpdateOptions", self.query, self.headers)?;
         let written = self
             .service
             .registry
@@ -182,22 +183,16 @@ impl Request<'_> {
     pub(crate) async fn patch(&self, part: Option<Subresource>) -> Result<Answer, Status> {
         let target = self.target;
         let patch = self.read_patch()?;
-        let options = write_options(self.query, self.headers)?;
+        let options = write_options("PatchOptions", self.query, self.headers)?;
         if matches!(patch, Patch::Apply(_))
             && self.query.get("fieldManager").is_none_or(str::is_empty)
         {
-            return Err(Status::new(
-                422,
-                "Invalid",
-                "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch",
-            ));
+            let cause = Cause::required("fieldManager", "is required for apply patch");
+            return Err(Status::invalid_options("PatchOptions", cause));
         }
         if options.force && !matches!(patch, Patch::Apply(_)) {
-            return Err(Status::new(
-                422,
-                "Invalid",
-                "PatchOptions.meta.k8s.io \"\" is invalid: force: Forbidden: may not be specified for non-apply patch",
-            ));
+            let cause = Cause::forbidden("force", "may not be specified for non-apply patch");
+            return Err(Status::invalid_options("PatchOptions", cause));
         }
         let written = self
             .service
@@ -316,14 +311,9 @@ pub(crate) fn delete_options(options: &Value, query: &Query) -> Result<DeleteOpt
             None => None,
         },
         Some(text) => Some(Propagation::parse(text).ok_or_else(|| {
-            Status::new(
-                422,
-                "Invalid",
-                format!(
-                    "DeleteOptions.meta.k8s.io \"\" is invalid: propagationPolicy: Unsupported \
-                     value: {text:?}: supported values: \"Background\", \"Foreground\", \"Orphan\""
-                ),
-            )
+            let known = ["Foreground", "Background", "Orphan", "nil"];
+            let cause = Cause::not_supported("propagationPolicy", &text.into(), &known);
+            Status::invalid_options("DeleteOptions", cause)
         })?),
     };
     let precondition = |key: &str| {
@@ -339,36 +329,33 @@ pub(crate) fn delete_options(options: &Value, query: &Query) -> Result<DeleteOpt
             uid: precondition("uid"),
             resource_version: precondition("resourceVersion"),
         },
-        dry_run: dry_run(asked.into_iter())?,
+        dry_run: dry_run("DeleteOptions", &asked)?,
     })
 }
 
-fn dry_run<'a>(values: impl Iterator<Item = &'a str>) -> Result<bool, Status> {
-    let mut on = false;
-    for value in values {
-        match value {
-            "All" => on = true,
-            other => {
-                return Err(Status::bad_request(format!(
-                    "dryRun: Unsupported value: {other:?}: supported values: \"All\""
-                )));
-            }
-        }
+fn dry_run(kind: &str, values: &[&str]) -> Result<bool, Status> {
+    if values.iter().any(|value| *value != "All") {
+        let cause = Cause::not_supported("dryRun", &values.into(), &["All"]);
+        return Err(Status::invalid_options(kind, cause));
     }
-    Ok(on)
+    Ok(!values.is_empty())
 }
 
-pub(crate) fn write_options(query: &Query, headers: &HeaderMap) -> Result<WriteOptions, Status> {
+/// The options of a write; `kind` names them in refusals.
+pub(crate) fn write_options(
+    kind: &str,
+    query: &Query,
+    headers: &HeaderMap,
+) -> Result<WriteOptions, Status> {
     let field_manager = match query.get("fieldManager") {
         Some(name) if name.len() > FIELD_MANAGER_BYTES_MAX => {
-            return Err(Status::bad_request(format!(
-                "fieldManager: Invalid value: must not be longer than {FIELD_MANAGER_BYTES_MAX} bytes"
-            )));
+            let cause = Cause::too_long("fieldManager", FIELD_MANAGER_BYTES_MAX);
+            return Err(Status::invalid_options(kind, cause));
         }
         Some(name) if name.chars().any(char::is_control) => {
-            return Err(Status::bad_request(
-                "fieldManager: Invalid value: should only contain printable characters",
-            ));
+            let detail = "should only contain printable characters";
+            let cause = Cause::invalid("fieldManager", &name.into(), detail);
+            return Err(Status::invalid_options(kind, cause));
         }
         Some(name) if !name.is_empty() => Some(name.to_owned()),
         // As upstream: the program's name, cut at the first slash.
@@ -385,13 +372,13 @@ pub(crate) fn write_options(query: &Query, headers: &HeaderMap) -> Result<WriteO
         Some("Ignore") => FieldValidation::Ignore,
         Some("Strict") => FieldValidation::Strict,
         Some(other) => {
-            return Err(Status::bad_request(format!(
-                "fieldValidation: Unsupported value: {other:?}: supported values: \"Ignore\", \"Strict\", \"Warn\""
-            )));
+            let known = ["", "Ignore", "Strict", "Warn"];
+            let cause = Cause::not_supported("fieldValidation", &other.into(), &known);
+            return Err(Status::invalid_options(kind, cause));
         }
     };
     Ok(WriteOptions {
-        dry_run: dry_run(query.all("dryRun"))?,
+        dry_run: dry_run(kind, &query.all("dryRun").collect::<Vec<_>>())?,
         field_manager,
         force: query.flag("force"),
         field_validation,

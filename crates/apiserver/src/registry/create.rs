@@ -14,6 +14,9 @@ use super::{
 };
 use crate::{Cause, Kind, Status, kinds, schema, store::Expect};
 
+/// The words of upstream's `EnsureObjectNamespaceMatchesRequestNamespace`.
+pub(crate) const NAMESPACE_MISMATCH: &str =
+    "the namespace of the provided object does not match the namespace sent on the request";
 /// Attempts at a free generated name (apiserver `RetryGenerateName`, 1.32).
 const GENERATED_NAME_ATTEMPTS: usize = 8;
 
@@ -94,6 +97,11 @@ impl Registry {
     ) -> Result<Written, Status> {
         rules::prepare_create(kind, &mut object);
         let warnings = rules::shape(kind, &mut object, options.field_validation)?;
+        // What the server adds after this belongs to nobody.
+        if owners == Owners::Compare {
+            object = self.own_fields(caller, kind, None, None, &object, options);
+        }
+        rules::admit(kind, &mut object);
         let name = object::name(&object).to_owned();
         let causes = self.validate_create(kind, &object);
         if !causes.is_empty() {
@@ -110,9 +118,6 @@ impl Registry {
                 service::allocate_create(&self.inner.allocators, &mut object, options.dry_run)
                     .map_err(|causes| Status::invalid(kind, &name, causes))?;
             ledger.taken = Some(taken);
-        }
-        if owners == Owners::Compare {
-            object = self.own_fields(caller, kind, None, None, &object, options);
         }
         if options.dry_run {
             return Ok(Written { object, record: None, created: true, warnings });
@@ -136,13 +141,11 @@ pub(crate) fn check_place(kind: &Kind, namespace: &str, object: &Value) -> Resul
     if kind.namespaced && namespace.is_empty() {
         return Err(Status::bad_request("an empty namespace may not be set during creation"));
     }
-    if found.is_empty() || found == expected {
+    // A namespace means nothing on an object that has none, and is dropped.
+    if found.is_empty() || expected.is_empty() || found == expected {
         return Ok(());
     }
-    Err(Status::bad_request(format!(
-        "the namespace of the provided object does not match the namespace sent on the request: \
-         {found:?} is not {expected:?}"
-    )))
+    Err(Status::bad_request(NAMESPACE_MISMATCH))
 }
 
 fn stamp_new(kind: &Kind, namespace: &str, object: &mut Value, now: &str) {

@@ -215,17 +215,19 @@ fn propagate(object: &mut Value, propagation: Option<Propagation>) {
 }
 
 fn check_preconditions(kind: &Kind, old: &Value, wanted: &Preconditions) -> Result<(), Status> {
+    let version = object::meta_str(old, "resourceVersion");
     let checks = [
-        ("UID", &wanted.uid, object::uid(old)),
-        ("ResourceVersion", &wanted.resource_version, object::meta_str(old, "resourceVersion")),
+        ("UID", &wanted.uid, object::uid(old), "deleted and then recreated"),
+        ("ResourceVersion", &wanted.resource_version, version, "modified"),
     ];
-    for (what, wanted, found) in checks {
+    for (what, wanted, found, perhaps) in checks {
         if let Some(wanted) = wanted.as_deref().filter(|w| *w != found) {
-            return Err(Status::conflict(
+            return Err(Status::precondition(
                 kind,
                 object::name(old),
                 &format!(
-                    "Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {found}"
+                    "the {what} in the precondition ({wanted}) does not match the {what} in \
+                     record ({found}). The object might have been {perhaps}"
                 ),
             ));
         }

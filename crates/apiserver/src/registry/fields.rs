@@ -96,12 +96,25 @@ impl Registry {
     }
 }
 
+/// `group/version` as Go prints it: with the slash also where there is no group.
+fn schema_group_version(api_version: &str) -> String {
+    if api_version.contains('/') { api_version.to_owned() } else { format!("/{api_version}") }
+}
+
 fn check_applied(
     kind: &Kind,
     namespace: &str,
     name: &str,
     applied: &mut Value,
 ) -> Result<(), Status> {
+    let said = |field: &str| applied.get(field).and_then(Value::as_str).unwrap_or_default();
+    if said("apiVersion").is_empty() || said("kind").is_empty() {
+        return Err(Status::bad_request(format!(
+            "invalid object type: {}, Kind={}",
+            schema_group_version(said("apiVersion")),
+            said("kind")
+        )));
+    }
     rules::check_type(kind, applied)?;
     check_place(kind, namespace, applied)?;
     let named = object::name(applied);

@@ -4,6 +4,7 @@
 //! Counterpart of upstream's `pkg/registry/*/strategy.go`. Everything else
 //! (defaults, validation) is in [`crate::schema`].
 
+use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Map, Value, json};
 
 use super::{FieldValidation, Registry, Subresource, object};
@@ -14,6 +15,8 @@ use crate::{
 
 /// Namespaces that cannot be deleted (apiserver `admission/plugin/namespace/lifecycle`).
 const IMMORTAL_NAMESPACES: [&str; 3] = ["default", "kube-system", "kube-public"];
+/// How upstream's messages name its table of kinds.
+const SCHEME: &str = "pkg/runtime/scheme.go:110";
 /// What keeps a Namespace until its content is gone.
 pub(crate) const NAMESPACE_FINALIZER: &str = "kubernetes";
 
@@ -40,6 +43,9 @@ pub(crate) fn shape(
         )));
     }
     schema::types::prune(kind, object);
+    if kind.is_core("secrets") {
+        fold_string_data(object);
+    }
     schema::defaults::apply(kind, object);
     Ok(unknown)
 }
@@ -58,15 +64,16 @@ pub(crate) fn check_type(kind: &Kind, object: &mut Value) -> Result<(), Status> 
             None | Some("") => {
                 map.insert(field.into(), expected.into());
             }
-            Some(found) if field == "apiVersion" => {
-                return Err(Status::bad_request(format!(
-                    "the API version in the data ({found}) does not match the expected API version ({expected})"
-                )));
-            }
             Some(found) => {
+                let (name, version) = if field == "apiVersion" {
+                    (map.get("kind").and_then(Value::as_str).unwrap_or(kind.kind), found)
+                } else {
+                    (found, kind.api_version)
+                };
                 return Err(Status::bad_request(format!(
-                    "{found} in version {:?} cannot be handled as a {expected}: no kind {found:?} is registered here",
-                    kind.version
+                    "{name} in version {:?} cannot be handled as a {}: no kind {name:?} is \
+                     registered for version {version:?} in scheme {SCHEME:?}",
+                    kind.version, kind.kind
                 )));
             }
         }
@@ -87,11 +94,6 @@ pub(crate) fn prepare_create(kind: &Kind, object: &mut Value) {
         object::map_of(object).shift_remove("status");
     }
     match (kind.group, kind.plural) {
-        ("", "pods") => schema::defaults::admit_pod(object),
-        ("", "services") => {
-            object::map_of(object).insert("status".into(), json!({"loadBalancer": {}}));
-            super::service::normalise(object);
-        }
         ("", "namespaces") => {
             let name = object::name(object).to_owned();
             let map = object::map_of(object);
@@ -110,6 +112,29 @@ pub(crate) fn prepare_create(kind: &Kind, object: &mut Value) {
             object::map_of(object).insert("status".into(), json!({}));
         }
         _ => {}
+    }
+}
+
+/// What the server adds to a new object that has its defaults, as upstream's admission does.
+pub(crate) fn admit(kind: &Kind, object: &mut Value) {
+    match (kind.group, kind.plural) {
+        ("", "pods") => schema::defaults::admit_pod(object),
+        ("", "services") => {
+            object::map_of(object).insert("status".into(), json!({"loadBalancer": {}}));
+            super::service::normalise(object);
+        }
+        _ => {}
+    }
+}
+
+/// Text of a Secret goes into its data, and is never stored or shown as such.
+fn fold_string_data(object: &mut Value) {
+    let map = object::map_of(object);
+    let Some(Value::Object(texts)) = map.shift_remove("stringData") else { return };
+    let data = object::map_at(map, "data");
+    for (key, text) in texts {
+        let text = text.as_str().unwrap_or_default();
+        data.insert(key, STANDARD.encode(text).into());
     }
 }
 

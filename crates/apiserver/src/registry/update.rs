@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::{
     Caller, Registry, Subresource, WriteOptions, Written,
     commit::{Ledger, Lost},
-    create::check_place,
+    create::{NAMESPACE_MISMATCH, check_place},
     key, object,
     object::Encoded,
     rules, service,
@@ -184,7 +184,9 @@ impl Registry {
         if *kind == kinds::SERVICES {
             service::prepare_update(old, &mut new);
         }
-        if kind.has_generation && rules::is_new_generation(kind, old, &new) {
+        // What is asked for is not changed through the door for what is so.
+        let may_count = kind.has_generation && part != Some(Subresource::Status);
+        if may_count && rules::is_new_generation(kind, old, &new) {
             bump_generation(&mut new);
         }
         let mut causes = finalizer_causes(old, &new);
@@ -227,6 +229,12 @@ fn check_identity(kind: &Kind, old: &Value, new: &Value) -> Result<(), Status> {
     for field in ["name", "namespace"] {
         let (before, after) = (object::meta_str(old, field), object::meta_str(new, field));
         if !after.is_empty() && before != after {
+            if field == "namespace" && before.is_empty() {
+                continue;
+            }
+            if field == "namespace" {
+                return Err(Status::bad_request(NAMESPACE_MISMATCH));
+            }
             return Err(Status::bad_request(format!(
                 "the {field} of the object ({after}) does not match the {field} on the URL ({before})"
             )));

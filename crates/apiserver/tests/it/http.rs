@@ -64,7 +64,7 @@ async fn every_refusal_is_a_status() {
         (Method::GET, "/api/v1/configmaps?continue=nonsense", None, 400, "BadRequest"),
         (Method::GET, "/api/v1/configmaps?resourceVersion=999999", None, 504, "Timeout"),
         (Method::DELETE, &format!("{there}?propagationPolicy=Wrong"), None, 422, "Invalid"),
-        (Method::DELETE, &format!("{there}?dryRun=Some"), None, 400, "BadRequest"),
+        (Method::DELETE, &format!("{there}?dryRun=Some"), None, 422, "Invalid"),
     ] {
         let mut request = api.request(method.clone(), path);
         if let Some(body) = body {

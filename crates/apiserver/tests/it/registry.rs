@@ -461,3 +461,43 @@ async fn a_pod_token_changes_only_its_own_registration() {
         assert_eq!(patch(who, change.clone()).await.unwrap_err().code, 403, "{change}");
     }
 }
+
+#[tokio::test]
+async fn text_of_a_secret_becomes_data_and_is_never_shown() {
+    let world = World::new().await;
+    let secret = json!({
+        "metadata": {"name": "s"},
+        "data": {"old": "b2xk", "key": "b2xk"},
+        "stringData": {"key": "value"},
+    });
+    let made = world.create(&kinds::SECRETS, "default", secret).await.unwrap();
+    assert_eq!(made["data"], json!({"old": "b2xk", "key": "dmFsdWU="}));
+    assert_eq!(made.get("stringData"), None);
+    let patch = Patch::Merge(json!({"stringData": {"old": "new"}}));
+    let options = WriteOptions::default();
+    let changed = world
+        .registry
+        .patch(&world.caller, &kinds::SECRETS, "default", "s", None, patch, &options)
+        .await
+        .unwrap();
+    assert_eq!(changed["data"], json!({"old": "bmV3", "key": "dmFsdWU="}));
+    assert_eq!(changed.get("stringData"), None);
+}
+
+#[tokio::test]
+async fn nobody_owns_what_the_server_adds() {
+    let world = World::new().await;
+    let service = json!({"metadata": {"name": "s"}, "spec": {"ports": [{"port": 80}]}});
+    let service = world.create(&kinds::SERVICES, "default", service).await.unwrap();
+    let owned = &service["metadata"]["managedFields"][0]["fieldsV1"]["f:spec"];
+    assert!(service["spec"].get("clusterIP").is_some() && owned.get("f:clusterIP").is_none());
+    assert!(owned.get("f:ports").is_some(), "{owned}");
+    let pod = json!({
+        "metadata": {"name": "p"},
+        "spec": {"containers": [{"name": "c", "image": "i"}]},
+    });
+    let pod = world.create(&kinds::PODS, "default", pod).await.unwrap();
+    let owned = &pod["metadata"]["managedFields"][0]["fieldsV1"]["f:spec"];
+    assert!(pod["spec"].get("tolerations").is_some() && owned.get("f:tolerations").is_none());
+    assert!(owned.get("f:containers").is_some(), "{owned}");
+}

@@ -51,8 +51,8 @@ fn common(report: &mut Report, object: &Value) {
     labels::annotations(report, object, &["metadata", "annotations"], "metadata.annotations");
     owners(report, object);
     let finalizers = object::finalizers(object);
-    for finalizer in &finalizers {
-        finalizer_name(report, finalizer, "metadata.finalizers");
+    for (index, finalizer) in finalizers.iter().enumerate() {
+        finalizer_name(report, finalizer, &format!("metadata.finalizers[{index}]"));
     }
     if finalizers.contains(&"orphan") && finalizers.contains(&"foregroundDeletion") {
         report.invalid(

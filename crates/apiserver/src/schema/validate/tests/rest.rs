@@ -55,7 +55,7 @@ fn metadata_is_refused() {
             ),
             (
                 json!({"metadata": {"finalizers": ["mine"]}}),
-                &["metadata.finalizers: Invalid value: \"mine\": name is neither a standard \
+                &["metadata.finalizers[0]: Invalid value: \"mine\": name is neither a standard \
                    finalizer name nor is it fully qualified"],
             ),
             (json!({"metadata": {"finalizers": ["example.com/mine", "orphan"]}}), &[]),
