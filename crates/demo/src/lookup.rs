@@ -5,7 +5,7 @@
 
 use std::{
     io,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     str::FromStr,
     time::Duration,
 };
@@ -28,7 +28,12 @@ pub(crate) async fn address(name: &str) -> io::Result<IpAddr> {
         .and_then(|server| server.parse().ok())
         .ok_or_else(|| io::Error::other("PORTOLAN_DNS names no DNS server"))?;
     let question = question(name)?;
-    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+    // Not at loopback: the server may be beyond it.
+    let any: IpAddr = match server {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let socket = UdpSocket::bind((any, 0)).await?;
     socket.connect(server).await?;
     let mut buffer = [0; 1232];
     for _ in 0..TRIES {

@@ -131,6 +131,12 @@ impl Outside {
         Ok(())
     }
 
+    /// What goes before a command that is to run on the node's network.
+    pub(crate) fn prefix(&self) -> String {
+        let user = if self.node.has_users() { "-U --preserve-credentials " } else { "" };
+        format!("nsenter {user}-n -t {} ", std::process::id())
+    }
+
     /// Stands in for the proxy: the API and DNS at their virtual IPs.
     pub(crate) fn stand_in(
         &self,

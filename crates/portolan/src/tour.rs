@@ -23,8 +23,9 @@ pub(crate) fn greeting(addresses: &Addresses, temporary: bool) -> String {
     lines.join("\n")
 }
 
-/// The short tour of the demo. `productpage` is where its Service answers.
-pub(crate) fn demo(addresses: &Addresses, productpage: &str) -> String {
+/// The short tour of the demo. `productpage` is where its Service answers;
+/// `inside` goes before a command that is to run where it does.
+pub(crate) fn demo(addresses: &Addresses, productpage: &str, inside: &str) -> String {
     let mut lines = vec![
         String::new(),
         "  the demo: productpage calls details, and reviews v1 v2 v3 in turn".to_owned(),
@@ -34,7 +35,7 @@ pub(crate) fn demo(addresses: &Addresses, productpage: &str) -> String {
         lines.push(format!("  first        {preparation}"));
     }
     for (what, command) in [
-        ("call it", format!("curl {productpage}")),
+        ("call it", format!("{inside}curl {productpage}")),
         ("scale it", "kubectl -n demo scale deployment reviews-v1 --replicas=3".to_owned()),
         ("see it", "portolan get instances -n demo".to_owned()),
         ("follow it", "portolan watch -n demo".to_owned()),

@@ -123,7 +123,7 @@ pub(crate) async fn run(
             return Err(error);
         }
     };
-    announce(&wanted, &addresses, productpage.as_deref(), &data_dir, output)?;
+    announce(&wanted, &addresses, productpage.as_deref(), outside, &data_dir, output)?;
     let fell_over = signals.wait(shared.tasks.shutdown()).await;
     data_dir.withdraw();
     shared.tasks.shutdown().cancel();
@@ -350,6 +350,7 @@ fn announce(
     wanted: &Wanted,
     addresses: &Addresses,
     productpage: Option<&str>,
+    outside: Option<&Outside>,
     data_dir: &DataDir,
     output: &mut Output,
 ) -> Result<()> {
@@ -357,9 +358,10 @@ fn announce(
         output.line(&serde_json::to_string(addresses)?)?;
         return Ok(());
     }
+    let inside = outside.map(Outside::prefix).unwrap_or_default();
     output.line(&tour::greeting(addresses, data_dir.is_temporary()))?;
     match productpage {
-        Some(productpage) => output.line(&tour::demo(addresses, productpage))?,
+        Some(productpage) => output.line(&tour::demo(addresses, productpage, &inside))?,
         None => output.line("\n  Ctrl-C ends it.")?,
     }
     Ok(())

@@ -55,7 +55,7 @@ const BRIDGE: &str = "portolan0";
 /// Where the node is in the range of Pods.
 const NODE_ADDRESS_OFFSET: u128 = 1;
 
-/// What `ip` writes into namespaces to find tools of the machine.
+/// The tool that makes links, addresses and routes (iproute2).
 const IP: &str = "ip";
 
 /// Why there is no such network.
@@ -99,7 +99,8 @@ pub fn enter(plan: Plan) -> Result<Arc<Node>, NetnsError> {
     else {
         return Err(NetnsError::NoRange);
     };
-    if unshare(UnshareFlags::NEWNET).is_err() {
+    let users = unshare(UnshareFlags::NEWNET).is_err();
+    if users {
         become_root_of_user_namespace().map_err(NetnsError::Refused)?;
     }
     let mut script = format!("link set lo up\nlink add {BRIDGE} type bridge\n");
@@ -116,7 +117,8 @@ pub fn enter(plan: Plan) -> Result<Arc<Node>, NetnsError> {
         script += &format!("{family}route add local {range} dev lo\n");
     }
     ip(None, &script).map_err(NetnsError::SetUp)?;
-    Ok(Arc::new(Node { plan, address, api, dns, pods: Mutex::default(), links: AtomicU32::new(0) }))
+    let (pods, links) = (Mutex::default(), AtomicU32::new(0));
+    Ok(Arc::new(Node { plan, users, address, api, dns, pods, links }))
 }
 
 /// Without privilege: the user becomes root in a user namespace, over
@@ -135,7 +137,7 @@ fn ip(of: Option<u32>, script: &str) -> io::Result<()> {
     let mut command = match of {
         None => Command::new(IP),
         Some(holder) => {
-            let mut command = Command::new("nsenter");
+            let mut command = Command::new(NSENTER);
             command.arg(format!("--net=/proc/{holder}/ns/net")).arg(IP);
             command
         }
@@ -178,10 +180,15 @@ pub(crate) struct Wanted {
     pub(crate) processes: bool,
 }
 
+/// The tool that enters a namespace (util-linux).
+const NSENTER: &str = "nsenter";
+
 /// The node: this process's network namespace and the Pods attached to it.
 #[derive(Debug)]
 pub struct Node {
     plan: Plan,
+    /// Whether it is in a user namespace of its own.
+    users: bool,
     address: IpAddr,
     api: IpAddr,
     dns: IpAddr,
@@ -190,6 +197,11 @@ pub struct Node {
 }
 
 impl Node {
+    /// Whether the process had to become root of a user namespace.
+    pub fn has_users(&self) -> bool {
+        self.users
+    }
+
     /// The node's address among those of Pods.
     pub fn address(&self) -> IpAddr {
         self.address

@@ -64,8 +64,13 @@ pub(crate) fn up_in(folder: TempDir, extra: &[&str]) -> Up {
 
 /// A Portolan with these flags; `flags` come from [`apart`].
 pub(crate) fn up_with(folder: TempDir, flags: &[String], extra: &[&str]) -> Up {
+    up_by(Command::new(binary()), folder, flags, extra)
+}
+
+/// A Portolan that a command starts which takes Portolan's arguments.
+pub(crate) fn up_by(mut command: Command, folder: TempDir, flags: &[String], extra: &[&str]) -> Up {
     let stderr = folder.path().join("stderr");
-    let mut child = Command::new(binary())
+    let mut child = command
         .args(flags)
         .arg("--data-dir")
         .arg(folder.path().join("data"))

@@ -163,7 +163,7 @@ fn pods_reach_each_other_and_the_api() {
             r#"set -e
 grep -v '^#' /etc/resolv.conf
 hostname
-getent hosts web
+getent hosts web | tr -s ' '
 getent ahostsv4 web.default.svc.cluster.local | head -1
 get() {{ python3 -c "import sys, urllib.request as u; print(u.urlopen(sys.argv[1], timeout=20).read().decode().strip())" $1; }}
 get http://web/hello
@@ -182,7 +182,7 @@ echo $POD_IP"#
     for expected in [
         "nameserver 10.96.0.10\nsearch default.svc.cluster.local svc.cluster.local cluster.local\n\
          options ndots:5\nclient\n",
-        &format!("{vip}   web.default.svc.cluster.local\n"),
+        &format!("{vip} web.default.svc.cluster.local\n"),
         "\nhello\nhello\nhello\nhollow answers\nnobody at my localhost\n",
     ] {
         assert!(log.contains(expected), "{expected:?} is not in:\n{log}");
@@ -209,7 +209,58 @@ print(ask("https://kubernetes.default.svc/version")["major"])
 END"#,
     );
     assert_eq!(log, "https://10.96.0.1:443 ['client', 'hollow', 'in-cluster', 'web']\n1\n");
+
+    // client-go itself, and kube-rs: neither finds a kubeconfig. The token may
+    // read all and register its own Pod only, which shows whose it is.
+    let log = ran(
+        &up,
+        "clients",
+        "",
+        "",
+        r#"set -e
+export HOME=/nowhere
+kubectl get pods web hollow -o name
+! $PORTOLAN_BIN register x --address 127.0.0.1:80 2>&1"#,
+    );
+    assert!(log.starts_with("pod/web\npod/hollow\n"), "{log}");
+    assert!(log.contains("system:serviceaccount:default:default"), "{log}");
 }
+
+#[test]
+fn the_demo_without_root() {
+    if !possible() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = Command::new(harness::binary());
+    if rustix::process::geteuid().is_root() {
+        // A user who can read neither this build's folder nor write into ours.
+        let copy = folder.path().join("portolan");
+        std::fs::copy(harness::binary(), &copy).unwrap();
+        std::os::unix::fs::chown(folder.path(), Some(NOBODY), Some(NOBODY)).unwrap();
+        command = Command::new("setpriv");
+        let user = NOBODY.to_string();
+        command.args(["--reuid", &user, "--regid", &user, "--clear-groups"]).arg(copy);
+    }
+    let up = harness::up_by(command, folder, &flags(), &["--ephemeral", "--demo"]);
+    let address = up.cluster_ip("demo", "productpage");
+    let pid = up.pid().to_string();
+    eventually("the page", || {
+        let mut command = Command::new("nsenter");
+        command.args(["-U", "--preserve-credentials", "-n", "-t", &pid, "curl", "-sS"]);
+        command.args(["--max-time", "10", &format!("http://{address}:9080/productpage")]);
+        let page = harness::run(command, None);
+        let whole = page.fine && page.out.contains("\"details\":{\"service\":\"details\"");
+        if whole && page.out.contains("\"reviews\":{\"service\"") {
+            Ok(())
+        } else {
+            Err(format!("{page:?}"))
+        }
+    });
+}
+
+/// The user and the group that own nothing (Debian's `nobody`).
+const NOBODY: u32 = 65_534;
 
 #[test]
 fn volumes() {
