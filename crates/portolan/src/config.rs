@@ -44,6 +44,18 @@ pub(crate) fn ranges(flags: &ClusterFlags) -> Result<(Vec<Cidr>, Vec<Cidr>)> {
     };
     let pods = cidrs("--pod-cidr", &flags.pod_cidr, pods)?;
     let services = cidrs("--service-cidr", &flags.service_cidr, services)?;
+    for pod_range in &pods {
+        for service_range in &services {
+            // Ranges of one family overlap when either holds the other's base.
+            if pod_range.contains(service_range.base()) || service_range.contains(pod_range.base())
+            {
+                bail!(
+                    "--pod-cidr {pod_range} and --service-cidr {service_range} overlap: one \
+                     address would be given out twice"
+                );
+            }
+        }
+    }
     Ok((pods, services))
 }
 

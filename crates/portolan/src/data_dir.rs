@@ -16,6 +16,9 @@ const DEFAULT: &str = ".portolan";
 /// Holds the process id of the Portolan that owns the directory.
 const LOCK: &str = "lock";
 
+/// Names of temporary data directories begin so.
+const TEMPORARY_PREFIX: &str = "portolan-up-";
+
 /// A directory that this process owns while the value lives.
 #[derive(Debug)]
 pub(crate) struct DataDir {
@@ -33,8 +36,9 @@ impl DataDir {
         let (path, temporary) = match named {
             Some(path) => (path.to_path_buf(), None),
             None if ephemeral => {
+                sweep_leftovers();
                 let folder = tempfile::Builder::new()
-                    .prefix("portolan-")
+                    .prefix(TEMPORARY_PREFIX)
                     .tempdir()
                     .context("cannot make a temporary folder")?;
                 (folder.path().to_path_buf(), Some(folder))
@@ -71,6 +75,21 @@ impl DataDir {
     /// Takes `addresses.json` away: nothing listens there any more.
     pub(crate) fn withdraw(&self) {
         fs::remove_file(self.path.join(Addresses::FILE_NAME)).ok();
+    }
+}
+
+/// Removes temporary directories of runs that were killed: those whose lock
+/// nobody holds. What cannot be removed is somebody else's.
+fn sweep_leftovers() {
+    let entries = fs::read_dir(std::env::temp_dir()).into_iter().flatten().flatten();
+    for entry in entries {
+        if !entry.file_name().to_string_lossy().starts_with(TEMPORARY_PREFIX) {
+            continue;
+        }
+        let lock = OpenOptions::new().read(true).write(true).open(entry.path().join(LOCK));
+        if lock.is_ok_and(|lock| lock.try_lock().is_ok()) {
+            fs::remove_dir_all(entry.path()).ok();
+        }
     }
 }
 

@@ -11,10 +11,14 @@ mod signals;
 mod tour;
 mod up;
 
-use std::process::ExitCode;
+use std::{
+    io::{ErrorKind, IsTerminal},
+    process::ExitCode,
+};
 
 use clap::Parser;
 use portolan_cli::{
+    Failure,
     args::{Cli, Command},
     output::{Exit, Output},
 };
@@ -36,6 +40,7 @@ fn main() -> ExitCode {
             EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(LOG_DEFAULT)),
         )
         .with_writer(std::io::stderr)
+        .with_ansi(is_colourful())
         .init();
     // One provider of cryptography, chosen here and nowhere else. It can only
     // be installed already, by ourselves.
@@ -65,6 +70,10 @@ async fn run(cli: Cli, outside: Option<outside::Outside>) -> Exit {
     let mut output = Output::standard();
     match portolan_cli::run(&cli, &mut output).await {
         Some(Ok(exit)) => return exit,
+        // Whoever read us has enough: `portolan get ... | head`.
+        Some(Err(Failure::Write(error))) if error.kind() == ErrorKind::BrokenPipe => {
+            return Exit::Fine;
+        }
         Some(Err(failure)) => {
             output.word(&format!("error: {}", chain(&failure)));
             if let Some(hint) = failure.hint() {
@@ -98,6 +107,12 @@ async fn demo(args: portolan_cli::args::DemoArgs) -> anyhow::Result<Exit> {
     })
     .await?;
     Ok(Exit::Fine)
+}
+
+/// Colour only for people, and only for those who want it (no-color.org).
+fn is_colourful() -> bool {
+    std::io::stderr().is_terminal()
+        && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
 /// An error with what caused it, in one line.

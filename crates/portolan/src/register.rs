@@ -25,7 +25,7 @@ pub(crate) async fn run(args: RegisterArgs, output: &mut Output) -> Result<Exit>
         registrations: vec![registration(&args)?],
         app: App::default(),
     };
-    let signals = Signals::new()?;
+    let mut signals = Signals::new()?;
     let kubeconfig = args.kubeconfig.clone().or_else(local_kubeconfig);
     let client = connect(kubeconfig.as_deref()).await?;
     let shutdown = Shutdown::new();

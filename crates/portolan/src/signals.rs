@@ -20,7 +20,7 @@ impl Signals {
     }
 
     /// Waits for a signal, or for a part that fell over: then `true`.
-    pub(crate) async fn wait(mut self, shutdown: &Shutdown) -> bool {
+    pub(crate) async fn wait(&mut self, shutdown: &Shutdown) -> bool {
         tokio::select! {
             _ = self.interrupt.recv() => false,
             _ = self.terminate.recv() => false,

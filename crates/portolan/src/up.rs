@@ -100,7 +100,7 @@ pub(crate) async fn run(
         file::check(&config).await.context("--source-file")?;
     }
     let data_dir = DataDir::take(wanted.flags.data_dir.as_deref(), wanted.flags.ephemeral)?;
-    let signals = Signals::new()?;
+    let mut signals = Signals::new()?;
     let shared = Shared {
         hub: Hub::new(Version::first(rand::random_range(0..Version::EPOCHS))),
         clock: Arc::new(SystemClock),
@@ -115,7 +115,16 @@ pub(crate) async fn run(
     }
     let outside = outside.as_ref();
     let started = start(&wanted, &shared, outside, &data_dir, pod_cidrs, service_cidrs, statics);
-    let Started { running, addresses, productpage } = match started.await {
+    let started = tokio::select! {
+        started = started => started,
+        // Whoever changes their mind need not wait until everything is up.
+        _ = signals.wait(shared.tasks.shutdown()) => {
+            shared.tasks.shutdown().cancel();
+            shared.tasks.finish(FINISH).await;
+            return Ok(Exit::Fine);
+        }
+    };
+    let Started { running, addresses, productpage } = match started {
         Ok(started) => started,
         Err(error) => {
             shared.tasks.shutdown().cancel();

@@ -188,6 +188,7 @@ fn bad_flags_name_what_was_expected() {
     for (args, word) in [
         (&["up", "--pod-cidr", "nonsense"][..], "nonsense"),
         (&["up", "--service-cidr", "127.96.0.0/99"], "127.96.0.0/99"),
+        (&["up", "--service-cidr", "127.9.0.0/16", "--pod-cidr", "127.9.1.0/24"], "overlap"),
         (&["up", "--source-file", "svc=x.yaml"], "reserved"),
         (&["up", "--source-file", "plain"], "NAME=FILE"),
         (&["up", "--source-file", "legacy=nothing.yaml"], "nothing.yaml"),
