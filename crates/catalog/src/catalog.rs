@@ -85,7 +85,7 @@ impl Catalog {
         // a version that there is anyway.
         cost += self.commit_sources(&mut next, &touched.heard);
         let next = Arc::new(next);
-        self.hub.publish(next.clone(), cost + current.own_bytes());
+        self.hub.publish(next.clone(), cost);
         Some(next)
     }
 

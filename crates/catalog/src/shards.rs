@@ -2,7 +2,8 @@
 //!
 //! A flat map of 10,000 services would be copied whole for each commit. Cut
 //! into shards (one per namespace), a commit copies the list of shards and the
-//! one shard it changes; comparing two maps skips every shard that both share.
+//! one shard it changes, and nothing of a map that it leaves alone; comparing two
+//! maps skips every shard that both share.
 
 use std::{collections::BTreeMap, fmt, mem::size_of, sync::Arc};
 
@@ -13,7 +14,7 @@ type Shard<I, V> = Arc<BTreeMap<I, Arc<V>>>;
 
 /// A two-level map with structural sharing.
 pub struct Shards<O, I, V> {
-    shards: BTreeMap<O, Shard<I, V>>,
+    shards: Arc<BTreeMap<O, Shard<I, V>>>,
 }
 
 impl<O: Clone, I, V> Clone for Shards<O, I, V> {
@@ -24,7 +25,7 @@ impl<O: Clone, I, V> Clone for Shards<O, I, V> {
 
 impl<O, I, V> Default for Shards<O, I, V> {
     fn default() -> Self {
-        Self { shards: BTreeMap::new() }
+        Self { shards: Arc::default() }
     }
 }
 
@@ -79,34 +80,35 @@ impl<O: Ord + Clone, I: Ord + Clone, V: PartialEq> Shards<O, I, V> {
     /// Puts a value; the old map, if shared, stays as it was. Returns how many
     /// bytes were copied for that.
     pub fn insert(&mut self, outer: O, inner: I, value: Arc<V>) -> usize {
-        let shard = self.shards.entry(outer).or_default();
-        let copied = copy_bytes(shard);
+        let copied = copy_bytes(&self.shards);
+        let shard = Arc::make_mut(&mut self.shards).entry(outer).or_default();
+        let copied = copied + copy_bytes(shard);
         Arc::make_mut(shard).insert(inner, value);
         copied
     }
 
     /// Takes a value away. Returns how many bytes were copied for that.
     pub fn remove(&mut self, outer: &O, inner: &I) -> usize {
-        let Some(shard) = self.shards.get_mut(outer) else { return 0 };
-        if !shard.contains_key(inner) {
+        if self.get(outer, inner).is_none() {
             return 0;
         }
-        let copied = copy_bytes(shard);
+        let copied = copy_bytes(&self.shards);
+        let shards = Arc::make_mut(&mut self.shards);
+        let Some(shard) = shards.get_mut(outer) else { return copied };
+        let copied = copied + copy_bytes(shard);
         Arc::make_mut(shard).remove(inner);
         if shard.is_empty() {
-            self.shards.remove(outer);
+            shards.remove(outer);
         }
         copied
-    }
-
-    /// Roughly what a copy of the list of shards holds by itself.
-    pub(crate) fn list_bytes(&self) -> usize {
-        self.shards.len() * (size_of::<O>() + size_of::<Shard<I, V>>())
     }
 
     /// What turns `self` into `newer`, in order of keys.
     pub fn diff(&self, newer: &Self) -> Vec<Change<(O, I), V>> {
         let mut changes = Vec::new();
+        if Arc::ptr_eq(&self.shards, &newer.shards) {
+            return changes;
+        }
         merge_join(&self.shards, &newer.shards, |outer, before, after| {
             if let (Some(before), Some(after)) = (before, after)
                 && Arc::ptr_eq(before, after)

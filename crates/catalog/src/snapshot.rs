@@ -229,11 +229,6 @@ impl Snapshot {
         next
     }
 
-    /// Roughly what each version holds for itself: the lists of shards.
-    pub(crate) fn own_bytes(&self) -> usize {
-        self.services.list_bytes() + self.workloads.list_bytes() + self.by_address.list_bytes()
-    }
-
     /// Puts or removes a Pod and keeps the index of addresses true. Returns how
     /// many bytes were copied for that.
     pub(crate) fn put_workload(
