@@ -15,8 +15,8 @@
 //! and `portolan dig` share one truth. The rules are those of the Kubernetes
 //! DNS specification 1.1.0 and, beyond it, CoreDNS' where clients rely on them.
 //!
-//! Deliberately absent: a cache of our own names (the catalog is the cache, and
-//! it is never stale by TTL). Names that are not ours go to the upstreams that
+//! Deliberately absent: a cache of our own names by TTL (the catalog is the cache;
+//! what a worker remembers as bytes ends with each version of it). Names that are not ours go to the upstreams that
 //! are configured, and are REFUSED where none is.
 
 #![forbid(unsafe_code)]
@@ -25,6 +25,7 @@ mod address_book;
 mod answer;
 mod folded;
 mod forward;
+mod memo;
 mod message;
 mod metrics;
 mod name;

@@ -118,6 +118,23 @@ pub(crate) struct Seen<'a> {
     pub(crate) took: Duration,
 }
 
+/// The counters of one kind of query.
+#[derive(Clone, Debug)]
+pub(crate) struct Tally {
+    counters: [Counter; 4],
+    duration: Histogram,
+}
+
+impl Tally {
+    /// Counts one query.
+    pub(crate) fn count(&self, took: Duration) {
+        for counter in &self.counters {
+            counter.inc();
+        }
+        self.duration.observe(took.as_secs_f64());
+    }
+}
+
 /// The counters of the DNS face.
 #[derive(Clone, Debug)]
 pub(crate) struct DnsMetrics {
@@ -194,28 +211,36 @@ impl DnsMetrics {
 
     /// Counts one query with its reply.
     pub(crate) fn seen(&self, seen: &Seen<'_>) {
+        self.tally(seen).count(seen.took);
+    }
+
+    /// The counters of a query and its reply. Looking them up costs more than all
+    /// else, so who sees the same query often keeps them.
+    pub(crate) fn tally(&self, seen: &Seen<'_>) -> Tally {
         let proto = seen.proto.as_str();
         let family = if seen.client.to_canonical().is_ipv4() { "1" } else { "2" };
         let kind = seen.kind.map_or("other", label_of);
-        self.requests.get_or_create(&OwnAsked { proto, family, r#type: kind }).inc();
-        self.responses.get_or_create(&OwnAnswered { rcode: seen.rcode }).inc();
         let zone = || seen.zone.to_owned();
         let (server, view) = (SERVER, "");
-        self.coredns_requests
-            .get_or_create(&Asked { server, zone: zone(), view, proto, family, r#type: kind })
-            .inc();
         let rcode = seen.rcode;
         let plugin = match (seen.zone == OUTSIDE, seen.forwarded) {
             (false, _) => "kubernetes",
             (true, true) => "forward",
             (true, false) => "",
         };
-        self.coredns_responses
-            .get_or_create(&Answered { server, zone: zone(), view, rcode, plugin })
-            .inc();
-        self.coredns_duration
-            .get_or_create(&Timed { server, zone: zone(), view, r#type: kind })
-            .observe(seen.took.as_secs_f64());
+        let asked = Asked { server, zone: zone(), view, proto, family, r#type: kind };
+        let answered = Answered { server, zone: zone(), view, rcode, plugin };
+        let timed = Timed { server, zone: zone(), view, r#type: kind };
+        let own = OwnAsked { proto, family, r#type: kind };
+        Tally {
+            counters: [
+                self.requests.get_or_create(&own).clone(),
+                self.responses.get_or_create(&OwnAnswered { rcode }).clone(),
+                self.coredns_requests.get_or_create(&asked).clone(),
+                self.coredns_responses.get_or_create(&answered).clone(),
+            ],
+            duration: self.coredns_duration.get_or_create(&timed).clone(),
+        }
     }
 
     /// Counts a packet that got no reply.

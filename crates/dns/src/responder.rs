@@ -11,7 +11,7 @@
 
 use std::{net::IpAddr, sync::Arc, time::Instant};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, Guard};
 use domain::{
     base::{Message, ParsedName, name::FlattenInto},
     rdata::ZoneRecordData,
@@ -22,7 +22,7 @@ use crate::{
     answer::{Answer, Refusal, answer},
     forward::{Ask, Forwarder, Found, Lookup, NOERROR, NXDOMAIN, Outcome, Pending},
     message::{Incoming, Query, parse},
-    metrics::{DnsMetrics, OUTSIDE, Proto, Seen},
+    metrics::{DnsMetrics, OUTSIDE, Proto, Seen, Tally},
     name::{DnsName, Rr, depth, text},
     names::Names,
     settings::{Zone, ZoneKind},
@@ -33,8 +33,9 @@ use crate::{
 pub(crate) enum Met {
     /// It gets no reply.
     Silence,
-    /// The reply is written.
-    Reply,
+    /// The reply is written. With a tally: until the names change, the same
+    /// packet is met with the same bytes (but for the ID), and so counted.
+    Reply(Option<Tally>),
     /// Others have to be asked first.
     Later(Box<Later>),
 }
@@ -75,6 +76,11 @@ impl Responder {
         Self { names, metrics, forwarder }
     }
 
+    /// What is answered from now.
+    pub(crate) fn names(&self) -> Guard<Arc<Names>> {
+        self.names.load()
+    }
+
     /// Writes the reply into `out`, or says why not. `turn` is a random number.
     pub(crate) fn respond(
         &self,
@@ -102,7 +108,7 @@ impl Responder {
                     forwarded: false,
                     took: started.elapsed(),
                 });
-                return Met::Reply;
+                return Met::Reply(None);
             }
             Incoming::Query(query) => query,
         };
@@ -118,8 +124,8 @@ impl Responder {
             Asked { query, aliases: Vec::new(), limit, turn, proto, client, zone, started };
         let Some((forwarder, target)) = self.leads_out(&asked.query, &answer) else {
             wire::reply(&asked.query, &answer, limit, turn, out);
-            self.seen(&asked, Rcode::of(&answer).as_str(), false);
-            return Met::Reply;
+            let tally = self.seen(&asked, Rcode::of(&answer).as_str(), false);
+            return Met::Reply((!wire::turns(&answer)).then_some(tally));
         };
         let edns = asked.query.edns;
         let ask = Ask {
@@ -134,7 +140,7 @@ impl Responder {
         match forwarder.lookup(&ask) {
             Lookup::Now(outcome) => {
                 self.write(&asked, &outcome, out);
-                Met::Reply
+                Met::Reply(None)
             }
             Lookup::Later(pending) => Met::Later(Box::new(Later { asked, pending: *pending })),
         }
@@ -187,16 +193,19 @@ impl Responder {
         self.seen(asked, rcode_text(rcode), forwarded);
     }
 
-    fn seen(&self, asked: &Asked, rcode: &'static str, forwarded: bool) {
-        self.metrics.seen(&Seen {
+    fn seen(&self, asked: &Asked, rcode: &'static str, forwarded: bool) -> Tally {
+        let took = asked.started.elapsed();
+        let tally = self.metrics.tally(&Seen {
             proto: asked.proto,
             client: asked.client,
             kind: Some(asked.query.question.kind),
             zone: &asked.zone,
             rcode,
             forwarded,
-            took: asked.started.elapsed(),
+            took,
         });
+        tally.count(took);
+        tally
     }
 }
 

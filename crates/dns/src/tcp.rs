@@ -168,7 +168,7 @@ async fn serve(mut stream: TcpStream, admitted: &Admitted) {
             match responder.respond(Proto::Tcp, admitted.client, &query, turn, &mut reply) {
                 // What is no query over TCP has no excuse: the stream is lost.
                 Met::Silence => return,
-                Met::Reply => frame(&reply, &mut output),
+                Met::Reply(_) => frame(&reply, &mut output),
                 Met::Later(later) => waiting.push(async move {
                     let mut reply = Vec::new();
                     responder.finish(*later, &mut reply).await;

@@ -2,7 +2,7 @@
 //! read and answered by one task from start to end.
 //!
 //! The kernel spreads clients over the sockets; a worker shares nothing with the
-//! others but the names it loads.
+//! others but the names it loads, and remembers what it has answered by them.
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -13,6 +13,7 @@ use tokio::net::UdpSocket;
 use tracing::debug;
 
 use crate::{
+    memo::Memo,
     metrics::Proto,
     responder::{Later, Met, Responder},
 };
@@ -58,6 +59,7 @@ pub(crate) async fn work(socket: UdpSocket, responder: Responder, shutdown: Shut
     let mut random = SmallRng::from_os_rng();
     let own = socket.local_addr().ok();
     let socket = Arc::new(socket);
+    let mut memo = Memo::default();
     let mut packet = vec![0; QUERY_MAX];
     let mut reply = Vec::with_capacity(QUERY_MAX);
     loop {
@@ -81,10 +83,19 @@ pub(crate) async fn work(socket: UdpSocket, responder: Responder, shutdown: Shut
             continue;
         }
         let Some(query) = packet.get(..length) else { continue };
+        if memo.reply(&responder, query, &mut reply) {
+            send(&socket, &responder, &reply, client).await;
+            continue;
+        }
         let turn = random.random_range(0..1 << 16);
         match responder.respond(Proto::Udp, client.ip(), query, turn, &mut reply) {
             Met::Silence => {}
-            Met::Reply => send(&socket, &responder, &reply, client).await,
+            Met::Reply(tally) => {
+                if let Some(tally) = tally {
+                    memo.remember(query, &reply, tally);
+                }
+                send(&socket, &responder, &reply, client).await;
+            }
             Met::Later(later) => {
                 let waiting = wait(socket.clone(), responder.clone(), later, client);
                 let shutdown = shutdown.clone();

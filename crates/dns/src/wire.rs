@@ -182,15 +182,21 @@ pub(crate) fn reply_with(
     writer.finish(query.head, edns, parts);
 }
 
+/// Whether the bytes of an answer depend on `turn`.
+pub(crate) fn turns(answer: &Answer) -> bool {
+    let Answer::Records { answer, additional, .. } = answer else { return false };
+    [answer, additional].into_iter().any(|records| records.chunk_by(same).any(|run| run.len() > 1))
+}
+
+/// Whether two records belong to one run of addresses.
+fn same(a: &Rr, b: &Rr) -> bool {
+    matches!(a.rtype(), Rtype::A | Rtype::AAAA) && a.rtype() == b.rtype() && a.owner() == b.owner()
+}
+
 /// The records with each run of addresses of one owner and type rotated, so that
 /// clients which take the first spread over all. What is no address (aliases
 /// above all) stays in its place.
 fn rotated(records: &[Rr], turn: usize) -> impl Iterator<Item = &Rr> {
-    let same = |a: &Rr, b: &Rr| {
-        matches!(a.rtype(), Rtype::A | Rtype::AAAA)
-            && a.rtype() == b.rtype()
-            && a.owner() == b.owner()
-    };
     records.chunk_by(same).flat_map(move |run| {
         let (before, after) = run.split_at(turn % run.len().max(1));
         after.iter().chain(before)
