@@ -63,12 +63,12 @@ const IP: &str = "ip";
 pub enum NetnsError {
     /// The kernel refuses.
     #[error(
-        "cannot make a network namespace: {0}; run as root, or where users may make \
-         user namespaces (see user_namespaces(7)), or leave out --pod-network netns"
+        "cannot make a network namespace (run as root, or where users may make user \
+         namespaces, see user_namespaces(7), or leave out --pod-network netns)"
     )]
     Refused(#[source] io::Error),
     /// A step of the setup failed.
-    #[error("cannot set up the network of Pods: {0}")]
+    #[error("cannot set up the network of Pods")]
     SetUp(#[source] io::Error),
     /// No IPv4 range.
     #[error("--pod-network netns needs an IPv4 range of Pods and one of Services")]
@@ -149,7 +149,11 @@ fn ip(of: Option<u32>, script: &str) -> io::Result<()> {
         .stderr(Stdio::piped())
         .process_group(0)
         .spawn()
-        .map_err(|error| io::Error::new(error.kind(), format!("{command:?}: {error}")))?;
+        .map_err(|error| {
+            let program = command.get_program().to_string_lossy();
+            let text = format!("{program}: {error}; it comes with iproute2 (nsenter: util-linux)");
+            io::Error::new(error.kind(), text)
+        })?;
     if let Some(mut stdin) = child.stdin.take() {
         stdin.write_all(script.as_bytes())?;
     }
