@@ -154,17 +154,21 @@ impl<K: Kind> Reflector<K> {
     /// Lists everything, one batch per page. Gives the revision to watch from.
     async fn list(&mut self) -> Result<Name, Stop> {
         let mut next = String::new();
-        let mut begun = false;
+        let mut first: Option<Name> = None;
         let mut unusual = HashMap::new();
         loop {
             let bytes = self.resource.page(&next).await?;
             let (meta, items) = parse_page::<K>(&bytes).map_err(Failure::Other)?;
             drop(bytes);
             let mut reports = Reports::now(&self.clock);
-            let revision = portolan_model::name(&meta.resource_version);
+            // The first page's revision is where the watch begins. Pages are of
+            // one revision as long as the server keeps it; where it does not,
+            // a later page's would skip what changed behind the first.
+            let begun = first.is_some();
+            let revision =
+                first.get_or_insert_with(|| portolan_model::name(&meta.resource_version)).clone();
             if !begun {
                 self.say_all(&mut reports, &revision, |part| Event::Begin { part });
-                begun = true;
             }
             for item in &items {
                 let (object, said) = self.convert(item);
