@@ -17,10 +17,14 @@ struct Tool {
     package: &'static str,
 }
 
-const TOOLS: [Tool; 3] = [
+const TOOLS: [Tool; 6] = [
     Tool { name: "kubectl", package: "kubernetes-client" },
     Tool { name: "dig", package: "bind9-dnsutils" },
     Tool { name: "curl", package: "curl" },
+    // Pods with namespaces of their own are made with them.
+    Tool { name: "ip", package: "iproute2" },
+    Tool { name: "nsenter", package: "util-linux" },
+    Tool { name: "python3", package: "python3-minimal" },
 ];
 
 pub(crate) fn run(args: &[String]) -> Result<()> {
