@@ -252,7 +252,7 @@ proptest! {
         }
         let reply = Reply::read(&upstream.to_vec().unwrap(), 7, &ask).unwrap();
         let mut out = Vec::new();
-        reply.write(&query(&asked, None), Told::Aged(age), limit, &mut out);
+        reply.write(&query(&asked, None), Told::Aged(age), limit, 0, &mut out);
         prop_assert!(out.len() <= limit);
         let read = Message::from_vec(&out).unwrap();
         prop_assert_eq!(read.metadata.id, 0x1234);
@@ -288,7 +288,7 @@ proptest! {
         bend(&mut packet, &bends);
         if let Ok(reply) = Reply::read(&packet, 7, &ask) {
             let mut out = Vec::new();
-            reply.write(&query(&asked, Some(1232)), Told::Fixed(30), limit, &mut out);
+            reply.write(&query(&asked, Some(1232)), Told::Fixed(30), limit, 3, &mut out);
             prop_assert!((HEADER..=limit).contains(&out.len()));
             prop_assert_eq!(out[..2].to_vec(), vec![0x12, 0x34]);
             prop_assert!(out[2] & 0x80 != 0);

@@ -181,7 +181,7 @@ impl Responder {
     fn write(&self, asked: &Asked, outcome: &Outcome, out: &mut Vec<u8>) {
         let (rcode, forwarded) = match outcome {
             Ok(found) if asked.aliases.is_empty() => {
-                found.reply.write(&asked.query, found.told, asked.limit, out);
+                found.reply.write(&asked.query, found.told, asked.limit, asked.turn, out);
                 (found.reply.rcode, true)
             }
             Ok(found) => (write_chain(asked, found, out), true),

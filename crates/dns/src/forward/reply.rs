@@ -66,6 +66,13 @@ struct Mark {
     section: u8,
 }
 
+impl Mark {
+    /// Behind the TTL and the length.
+    fn data_at(&self) -> usize {
+        usize::from(self.ttl_at) + 6
+    }
+}
+
 /// How long a reply may be kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Lifetime {
@@ -167,7 +174,16 @@ impl Reply {
 
     /// Writes the reply for a client: under its ID and question, aged, cut to
     /// what it takes. Nothing is allocated once `out` has grown.
-    pub(crate) fn write(&self, query: &Query, told: Told, limit: usize, out: &mut Vec<u8>) {
+    /// `turn` is a random number: addresses of one name are rotated by it, so that
+    /// clients which take the first spread over all.
+    pub(crate) fn write(
+        &self,
+        query: &Query,
+        told: Told,
+        limit: usize,
+        turn: usize,
+        out: &mut Vec<u8>,
+    ) {
         let opt = query.edns.map(|edns| OptRecord { edns, rcode: self.rcode });
         let room = limit.min(MESSAGE_MAX).saturating_sub(opt.map_or(0, |_| OptRecord::LENGTH));
         let (end, kept) = self.cut(room);
@@ -180,6 +196,7 @@ impl Reply {
                 *count += 1;
             }
         }
+        self.rotate(kept, turn, out);
         // The question in the case of this client; names that point to it follow.
         let name = query.question.name.as_slice();
         if let Some(asked) = out.get_mut(HEADER..HEADER + name.len()) {
@@ -189,6 +206,40 @@ impl Reply {
         self.header(query, cut, counts, out);
         if let Some(opt) = opt {
             opt.write(self.error.as_ref(), room, out);
+        }
+    }
+
+    /// Moves the data of addresses on within runs of one owner and type, which all
+    /// have one length.
+    fn rotate(&self, kept: usize, turn: usize, out: &mut [u8]) {
+        let kept = self.marks.get(..kept).unwrap_or_default();
+        let alike = |a: &Mark, b: &Mark| a.section == b.section && self.kind(a) == self.kind(b);
+        for run in kept.chunk_by(alike).filter(|run| run.len() > 1) {
+            let Some(length) = run.first().and_then(|mark| self.address_length(mark)) else {
+                continue;
+            };
+            for (to, from) in run.iter().zip(run.iter().cycle().skip(turn % run.len())) {
+                let (to, from) = (to.data_at(), from.data_at());
+                if let (Some(to), Some(from)) =
+                    (out.get_mut(to..to + length), self.bytes.get(from..from + length))
+                {
+                    to.copy_from_slice(from);
+                }
+            }
+        }
+    }
+
+    /// Owner, type and class of a record, as they stand.
+    fn kind(&self, mark: &Mark) -> &[u8] {
+        self.bytes.get(usize::from(mark.start)..usize::from(mark.ttl_at)).unwrap_or_default()
+    }
+
+    /// The bytes of an address; `None`: the record holds none.
+    fn address_length(&self, mark: &Mark) -> Option<usize> {
+        match self.kind(mark) {
+            [.., 0, 1, 0, 1] => Some(4),
+            [.., 0, 28, 0, 1] => Some(16),
+            _ => None,
         }
     }
 
@@ -283,6 +334,14 @@ impl Body {
                     body.rcode_high = u16::from(record.ttl.to_be_bytes()[0]);
                     body.error = extended_error(record.data);
                     return Some(body);
+                }
+                let fits = match record.kind {
+                    Rtype::A => record.data.len() == 4,
+                    Rtype::AAAA => record.data.len() == 16,
+                    _ => true,
+                };
+                if !fits && record.class == 1 {
+                    return None;
                 }
                 let ttl_at = reader.at - record.data.len() - 6;
                 body.marks.push(Mark {
@@ -459,6 +518,13 @@ mod tests {
         }
     }
 
+    /// An alias, three addresses, and one in another section.
+    fn packet_of_addresses() -> Vec<u8> {
+        let address = |last| record(Rtype::A, 60, &[192, 0, 2, last]);
+        let text = record(Rtype::TXT, 60, &[3, 0, 0, 0]);
+        packet(0x8180, [&[text, address(1), address(2), address(3)], &[], &[address(9)]])
+    }
+
     #[test]
     fn written_for_a_client() {
         let ede = [0, 15, 0, 4, 0, 22, b'n', b'o'];
@@ -470,7 +536,7 @@ mod tests {
         query.extend([0, 1, 0, 1]);
         let Incoming::Query(query) = parse(&query) else { panic!() };
         let mut out = Vec::new();
-        reply.write(&query, Told::Aged(3), 512, &mut out);
+        reply.write(&query, Told::Aged(3), 512, 0, &mut out);
         // ID, then QR AA RD, then RA CD: AD is for those who ask for DNSSEC.
         assert_eq!(out[..4], [0xab, 0xcd, 0x85, 0x90]);
         assert_eq!(&out[13..16], b"wWw");
@@ -482,8 +548,15 @@ mod tests {
             .map(|at| u32::from_be_bytes(out[at..at + 4].try_into().unwrap()))
             .collect();
         assert_eq!(ttls, [297, 2, 57]);
+        let reply = read(&packet_of_addresses()).unwrap();
+        for (turn, expected) in [(0, [1, 2, 3]), (1, [2, 3, 1]), (5, [3, 1, 2])] {
+            reply.write(&query, Told::Aged(0), 512, turn, &mut out);
+            let last = reply.marks.iter().map(|mark| out[mark.data_at() + 3]);
+            assert_eq!(last.collect::<Vec<_>>(), [&[0][..], &expected, &[9]].concat());
+        }
+        let reply = read(&packet).unwrap();
         // Room for the first record only.
-        reply.write(&query, Told::Fixed(30), reply.question_end + 16, &mut out);
+        reply.write(&query, Told::Fixed(30), reply.question_end + 16, 0, &mut out);
         assert_eq!(out.len(), reply.question_end + 16);
         assert_eq!((out[2] & 0x02, &out[4..12]), (0x02, &[0, 1, 0, 1, 0, 0, 0, 0][..]));
     }
