@@ -215,9 +215,15 @@ fn one_word(word: &str, before: &str) -> String {
 
 /// Whether a number after this text is a revision.
 fn is_revision_place(before: &str) -> bool {
-    ["resource version: ", "current: ", "resource version: <rv> (", "UID in object meta: "]
-        .iter()
-        .any(|place| before.ends_with(place))
+    [
+        "resource version: ",
+        "current: ",
+        "in record (",
+        "resource version: <rv> (",
+        "UID in object meta: ",
+    ]
+    .iter()
+    .any(|place| before.ends_with(place))
 }
 
 fn is_uuid(text: &str) -> bool {

@@ -304,6 +304,12 @@ pub(crate) fn delete_options(options: &Value, query: &Query) -> Result<DeleteOpt
             .transpose()
             .map_err(|_| Status::bad_request(format!("{key}: expected a number")))
     };
+    let orphans = options.get("orphanDependents").is_some_and(Value::is_boolean);
+    if let Some(policy) = text("propagationPolicy").filter(|_| orphans) {
+        let detail = "orphanDependents and deletionPropagation cannot be both set";
+        let cause = Cause::invalid("propagationPolicy", &policy.into(), detail);
+        return Err(Status::invalid_options("DeleteOptions", cause));
+    }
     let propagation = match text("propagationPolicy") {
         None => match options.get("orphanDependents").and_then(Value::as_bool) {
             Some(true) => Some(Propagation::Orphan),

@@ -22,7 +22,7 @@ use super::{
     table::Shape,
 };
 use crate::{
-    Status,
+    Cause, Status,
     registry::{Registry, object},
     store::{Event, EventKind, Record, Watcher},
 };
@@ -133,8 +133,8 @@ fn check_initial_events(
 ) -> Result<(), Status> {
     let matching = query.get("resourceVersionMatch").unwrap_or_default();
     let refused = |why: &str| {
-        let text = format!("ListOptions.meta.k8s.io \"\" is invalid: {why}");
-        Err(Status::new(422, "Invalid", text))
+        let (field, detail) = why.split_once(": Forbidden: ").unwrap_or(("", why));
+        Err(Status::invalid_options("ListOptions", Cause::forbidden(field, detail)))
     };
     match (streaming, matching) {
         (None, "") => Ok(()),

@@ -501,3 +501,24 @@ async fn nobody_owns_what_the_server_adds() {
     assert!(pod["spec"].get("tolerations").is_some() && owned.get("f:tolerations").is_none());
     assert!(owned.get("f:containers").is_some(), "{owned}");
 }
+
+#[tokio::test]
+async fn a_new_pod_may_not_have_what_comes_later() {
+    let world = World::new().await;
+    let containers = json!([{"name": "c", "image": "i"}]);
+    for (extra, expected) in [
+        (
+            json!({"ephemeralContainers": [{"name": "e", "image": "i"}]}),
+            "spec.ephemeralContainers: Forbidden: cannot be set on create",
+        ),
+        (
+            json!({"nodeName": "n", "schedulingGates": [{"name": "a.io/b"}]}),
+            "spec.nodeName: Forbidden: cannot be set until all schedulingGates have been cleared",
+        ),
+    ] {
+        let mut pod = json!({"metadata": {"name": "p"}, "spec": extra});
+        pod["spec"]["containers"] = containers.clone();
+        let status = world.create(&kinds::PODS, "default", pod).await.unwrap_err();
+        assert_eq!((status.code, status.message.ends_with(expected)), (422, true), "{status:?}");
+    }
+}

@@ -23,6 +23,10 @@ use crate::{
     queue::Queue,
 };
 
+/// What upstream's `root-ca-certificate-publisher` says about its ConfigMap.
+const ROOT_CA_DESCRIPTION: &str = "Contains a CA bundle that can be used to verify the kube-apiserver when using internal \
+     endpoints such as the internal service IP or kubernetes.default.svc. No other usage is \
+     guaranteed across distributions of Kubernetes clusters.";
 /// What a Namespace holds back until it is empty.
 const FINALIZER: &str = "kubernetes";
 /// Objects with finalizers of others are looked at again this often, although
@@ -255,7 +259,7 @@ impl Worker for Furnishing {
                 let map = json!({
                     "metadata": {"name": ROOT_CA, "namespace": &*key.name, "annotations": {
                         "kubernetes.io/description":
-                            "Contains a CA bundle that can be used to verify the kube-apiserver."}},
+                            ROOT_CA_DESCRIPTION}},
                     "data": wanted,
                 });
                 actions.push(Action::Create(&kinds::CONFIG_MAPS, map, None));

@@ -50,6 +50,7 @@ pub fn create(kind: &Kind, object: &Value, context: &Context<'_>) -> Vec<Cause> 
         ("apps", "controllerrevisions") => workloads::controller_revision(&mut report, object),
         ("apps", "statefulsets") => workloads::stateful_set_names(&mut report, object),
         ("", "nodes") => status::node(&mut report, object),
+        ("", "pods") => pods::new_pod(&mut report, object),
         _ => {}
     }
     report.into_causes()

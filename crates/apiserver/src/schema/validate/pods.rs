@@ -19,6 +19,20 @@ const NAMESERVERS_MAX: usize = 3;
 const SEARCHES_MAX: usize = 32;
 const SECONDS_MAX: i64 = i32::MAX as i64;
 
+/// What only a new Pod may not have.
+pub(super) fn new_pod(report: &mut Report, pod: &Value) {
+    let spec = pod.get("spec").unwrap_or(&Value::Null);
+    if !list(spec, &["ephemeralContainers"]).is_empty() {
+        report.forbidden("spec.ephemeralContainers", "cannot be set on create");
+    }
+    if !text(spec, &["nodeName"]).is_empty() && !list(spec, &["schedulingGates"]).is_empty() {
+        report.forbidden(
+            "spec.nodeName",
+            "cannot be set until all schedulingGates have been cleared",
+        );
+    }
+}
+
 pub(super) fn pod(report: &mut Report, pod: &Value) {
     let spec = pod.get("spec").unwrap_or(&Value::Null);
     pod_spec(report, "spec", spec, true);
