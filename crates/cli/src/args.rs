@@ -155,7 +155,7 @@ pub struct UpArgs {
     /// The cluster's flags.
     #[command(flatten)]
     pub cluster: ClusterFlags,
-    /// Create the demo: five services as real processes, in namespace demo
+    /// Create the demo: four services as six real processes, in namespace demo
     #[arg(long)]
     pub demo: bool,
     /// Leave parts out: proxy,dns,xds,api,console
@@ -164,6 +164,9 @@ pub struct UpArgs {
     /// Where the DNS server listens (UDP and TCP)
     #[arg(long, value_name = "ADDRESS", value_parser = socket, default_value = "127.0.0.1:1053")]
     pub dns_listen: SocketAddr,
+    /// Where names that are not the cluster's are asked for: IP:PORT,... [default: they are refused]
+    #[arg(long, value_name = "ADDRESSES", value_delimiter = ',')]
+    pub dns_upstream: Vec<SocketAddr>,
     /// Where the HTTP API listens
     #[arg(long, value_name = "ADDRESS", value_parser = socket, default_value = "127.0.0.1:8500")]
     pub http_listen: SocketAddr,

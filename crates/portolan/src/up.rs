@@ -240,6 +240,7 @@ async fn start_faces(
         for range in ranges {
             settings = settings.with_range(range.base(), range.prefix());
         }
+        settings.forwarding.upstreams = up.dns_upstream.clone();
         let config = portolan_dns::Config {
             listen: vec![up.dns_listen],
             settings,

@@ -157,3 +157,20 @@ spec:
     let nxdomain = up.dig_full(&["nothing.default.svc.cluster.local", "A"]);
     assert!(nxdomain.contains("status: NXDOMAIN") && nxdomain.contains("SOA"), "{nxdomain}");
 }
+
+#[test]
+fn names_of_others_are_asked_for_where_a_flag_says() {
+    // One Portolan is the upstream of another, with a domain of its own.
+    let upstream = up(&["--without", "proxy", "--cluster-domain", "other.example"]);
+    let flag = format!("--dns-upstream={}", upstream.addresses.dns.as_deref().unwrap());
+    let up = up(&["--without", "proxy", &flag]);
+    let address = upstream.cluster_ip("default", "kubernetes");
+    assert_eq!(up.dig("kubernetes.default.svc.other.example", "A"), [address]);
+    // Own names are never asked for elsewhere, and without the flag others' are refused.
+    assert_eq!(
+        up.dig("kubernetes.default.svc.cluster.local", "A"),
+        [up.cluster_ip("default", "kubernetes")]
+    );
+    let refused = upstream.dig_full(&["kubernetes.default.svc.cluster.local", "A"]);
+    assert!(refused.contains("status: REFUSED"), "{refused}");
+}
