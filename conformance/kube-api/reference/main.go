@@ -95,6 +95,12 @@ func run(s settings) error {
 	if s.dir == "" {
 		return fmt.Errorf("--data-dir is missing")
 	}
+	// Paths in the kubeconfig are relative to it.
+	dir, err := filepath.Abs(s.dir)
+	if err != nil {
+		return err
+	}
+	s.dir = dir
 	if err := os.MkdirAll(s.dir, 0o700); err != nil {
 		return err
 	}
