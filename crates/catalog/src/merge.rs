@@ -148,7 +148,28 @@ fn service_reasons(
         let detail = declarations.first().map(|(_, service)| selector_text(service));
         reasons.push(Reason::new(Code::NO_ENDPOINTS, detail.unwrap_or_default()));
     }
+    if let Some((_, service)) = declarations.first().filter(|_| !alias && !endpoints.is_empty()) {
+        reasons.extend(service.ports.iter().filter(|port| is_behind_none(port, endpoints)).map(
+            |port| {
+                let detail = format!(
+                    "No endpoint has port {} {}: does its targetPort name a port of the Pods?",
+                    port.port, port.name
+                );
+                Reason::new(Code::PORT_UNKNOWN, detail)
+            },
+        ));
+    }
     reasons
+}
+
+/// Whether no endpoint has a port behind this one. A named targetPort that the
+/// Pods do not have leaves the port out of the slice without a word.
+fn is_behind_none(port: &portolan_model::ServicePort, endpoints: &[Arc<Endpoint>]) -> bool {
+    let has = |endpoint: &Arc<Endpoint>| {
+        let mut ports = endpoint.ports.iter();
+        ports.any(|behind| behind.name == port.name && behind.transport == port.transport)
+    };
+    !endpoints.iter().any(has)
 }
 
 /// What chooses the Pods of a service, for people.

@@ -187,6 +187,69 @@ spec: {selector: {app: web}, ports: [{port: 9000, protocol: SCTP}]}
 }
 
 #[test]
+fn ports_and_faces_that_are_not_there() {
+    let up = up(&[]);
+    up.apply(&hollow_pod("web"));
+    let named = |target: &str| {
+        format!(
+            "apiVersion: v1
+kind: Service
+metadata: {{name: web}}
+spec: {{selector: {{app: web}}, ports: [{{port: 80, targetPort: {target}}}]}}
+"
+        )
+    };
+    up.apply(&named("nosuchport"));
+    explained(&up, "svc/web", "PTL0110");
+    up.apply(&named("8080"));
+    cleared(&up, "svc/web", "PTL0110");
+
+    let absent = up.try_portolan(&["why", "svc/web", "--on", "xds"]);
+    assert_eq!(absent.code, Some(1), "{absent:?}");
+    assert!(absent.out.contains("PTL0306"), "{absent:?}");
+    let waited = up.try_portolan(&["wait", "svc/web", "--on", "xds", "--timeout", "200ms"]);
+    assert_eq!(waited.code, Some(1), "{waited:?}");
+}
+
+#[test]
+fn traffic_that_stays_on_its_node() {
+    let up = up(&["--without", "proxy"]);
+    up.apply(
+        "apiVersion: v1
+kind: Service
+metadata: {name: near}
+spec: {internalTrafficPolicy: Local, ports: [{port: 80}]}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: near-1, labels: {kubernetes.io/service-name: near}}
+addressType: IPv4
+ports: [{port: 80}]
+endpoints: [{addresses: [\"192.0.2.7\"], nodeName: external, conditions: {ready: true}}]
+",
+    );
+    up.apply(&hollow_pod("client"));
+    address_of(&up, "client");
+    let from = ["why", "svc/near", "--from", "default/client"];
+    eventually("PTL0111", || {
+        let ran = up.try_portolan(&from);
+        if ran.out.contains("PTL0111") { Ok(()) } else { Err(format!("{ran:?}")) }
+    });
+    // The fix, word for word.
+    up.kubectl(&[
+        "patch",
+        "service",
+        "near",
+        "-p",
+        "{\"spec\":{\"internalTrafficPolicy\":\"Cluster\"}}",
+    ]);
+    eventually("PTL0111 to clear", || {
+        let ran = up.try_portolan(&from);
+        if ran.out.contains("PTL0111") { Err(format!("{ran:?}")) } else { Ok(()) }
+    });
+}
+
+#[test]
 fn virtual_addresses_of_another_network() {
     let folder = tempfile::tempdir().unwrap();
     let mut flags = crate::harness::apart();
