@@ -21,7 +21,17 @@ const PID_DIGITS_MAX: u64 = 16;
 /// Held until dropped.
 #[derive(Debug)]
 pub(super) struct Lock {
-    _file: File,
+    file: File,
+}
+
+impl Drop for Lock {
+    /// Closing the file is not enough: a child that was just forked holds a copy
+    /// of the descriptor until it executes its program, and the lock with it.
+    fn drop(&mut self) {
+        if let Err(error) = self.file.unlock() {
+            tracing::warn!(%error, "the store's lock is released only with the process");
+        }
+    }
 }
 
 /// The lock file that belongs to a data file.
@@ -52,7 +62,7 @@ impl Lock {
             Err(TryLockError::Error(source)) => return Err(io_error(source)),
         }
         sign(&mut file).map_err(io_error)?;
-        Ok(Lock { _file: file })
+        Ok(Lock { file })
     }
 }
 
@@ -84,6 +94,18 @@ mod tests {
         }
         drop(first);
         Lock::take(&data).unwrap();
+    }
+
+    #[test]
+    fn a_copy_of_the_descriptor_does_not_keep_the_lock() {
+        let folder = tempfile::tempdir().unwrap();
+        let data = folder.path().join("data");
+        let first = Lock::take(&data).unwrap();
+        // What a child has between its fork and its exec.
+        let copy = first.file.try_clone().unwrap();
+        drop(first);
+        Lock::take(&data).unwrap();
+        drop(copy);
     }
 
     #[test]
