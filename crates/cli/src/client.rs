@@ -20,7 +20,7 @@ use serde::de::DeserializeOwned;
 use crate::{Failure, args::Connection, output::Output};
 
 /// The data directory of `portolan up`, below the current directory.
-pub(crate) const DATA_DIR_DEFAULT: &str = ".portolan";
+pub const DATA_DIR_DEFAULT: &str = ".portolan";
 
 /// A server may take so long to answer a plain request before it counts as
 /// unreachable. Answers are made in milliseconds.
@@ -46,7 +46,7 @@ pub(crate) struct Client {
 pub(crate) type Query = Vec<(&'static str, String)>;
 
 /// The addresses of the Portolan that runs from the current directory, if any.
-pub(crate) fn local_addresses() -> Option<Addresses> {
+pub fn local_addresses() -> Option<Addresses> {
     let path = Path::new(DATA_DIR_DEFAULT).join(Addresses::FILE_NAME);
     serde_json::from_slice(&std::fs::read(path).ok()?).ok()
 }

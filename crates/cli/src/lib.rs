@@ -25,6 +25,8 @@ mod why;
 
 use std::io::ErrorKind;
 
+pub use client::{DATA_DIR_DEFAULT, local_addresses};
+
 use args::{Cli, Command};
 use clap::CommandFactory;
 use output::{Exit, Output};

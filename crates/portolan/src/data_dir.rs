@@ -10,9 +10,6 @@ use std::{
 use anyhow::{Context, Result, bail};
 use portolan_wire::Addresses;
 
-/// Where state goes unless told otherwise.
-const DEFAULT: &str = ".portolan";
-
 /// Holds the process id of the Portolan that owns the directory.
 const LOCK: &str = "lock";
 
@@ -43,7 +40,7 @@ impl DataDir {
                     .context("cannot make a temporary folder")?;
                 (folder.path().to_path_buf(), Some(folder))
             }
-            None => (PathBuf::from(DEFAULT), None),
+            None => (PathBuf::from(portolan_cli::DATA_DIR_DEFAULT), None),
         };
         fs::DirBuilder::new()
             .recursive(true)

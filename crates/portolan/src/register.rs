@@ -1,15 +1,15 @@
 //! `portolan register`: a process outside the cluster, while this command runs.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use portolan_cli::{
     args::RegisterArgs,
+    local_addresses,
     output::{Exit, Output},
 };
 use portolan_dialects::{Registration, app::App};
 use portolan_runtime::Shutdown;
-use portolan_wire::Addresses;
 use portolan_writers::{
     connect,
     registrar::{self, Progress, RegisterConfig},
@@ -69,7 +69,5 @@ fn registration(args: &RegisterArgs) -> Result<Registration> {
 
 /// The kubeconfig of the Portolan that runs from this folder, if one does.
 fn local_kubeconfig() -> Option<PathBuf> {
-    let path = Path::new(".portolan").join(Addresses::FILE_NAME);
-    let addresses: Addresses = serde_json::from_slice(&std::fs::read(path).ok()?).ok()?;
-    addresses.kubeconfig.map(PathBuf::from).filter(|path| path.is_file())
+    local_addresses()?.kubeconfig.map(PathBuf::from).filter(|path| path.is_file())
 }

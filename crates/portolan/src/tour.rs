@@ -59,7 +59,7 @@ fn preparations(addresses: &Addresses) -> Vec<String> {
         lines.push(format!("alias portolan={}", executable.display()));
     }
     // From the folder above .portolan, commands find the server by themselves.
-    let found = Path::new(".portolan")
+    let found = Path::new(portolan_cli::DATA_DIR_DEFAULT)
         .canonicalize()
         .is_ok_and(|path| path.display().to_string() == addresses.data_dir);
     if let Some(server) = addresses.http.as_ref().filter(|_| !found) {
