@@ -5,7 +5,9 @@
 //! if none is ready, those that still serve while terminating; a Local policy
 //! keeps to the client's node.
 
-use portolan_model::{ClientView, Code, Endpoint, Placed, TrafficPolicy};
+use portolan_model::{
+    ClientView, Code, Endpoint, Name, Placed, TrafficDistribution, TrafficPolicy,
+};
 
 use crate::snapshot::ServiceEntry;
 
@@ -32,6 +34,34 @@ pub struct Chosen<'a> {
 /// those that serve while they terminate. What [`choose`] chooses from.
 pub fn candidates(entry: &ServiceEntry) -> Vec<&Placed> {
     cluster_pool(&entry.endpoints.iter().collect::<Vec<_>>(), &ClientView::default())
+}
+
+/// The served endpoints that are near a client, where the service asks for
+/// nearness and any is near, else all that are served: for clients that are handed
+/// addresses and pick for themselves (names of headless services). Hints count
+/// before the zones that endpoints tell of themselves.
+pub fn nearest<'a>(entry: &'a ServiceEntry, view: &ClientView) -> Vec<&'a Placed> {
+    let served: Vec<&Placed> = entry.served().collect();
+    let distribution = entry.service.distribution;
+    if distribution == TrafficDistribution::Any {
+        return served;
+    }
+    let near = |same: fn(&Endpoint) -> &Option<Name>, wanted: &Option<Name>| {
+        let here = |placed: &&Placed| wanted.is_some() && same(&placed.endpoint) == wanted;
+        Some(served.iter().copied().filter(here).collect::<Vec<_>>()).filter(|n| !n.is_empty())
+    };
+    let same_node = || match distribution {
+        TrafficDistribution::SameNode => near(|endpoint| &endpoint.node, &view.node),
+        _ => None,
+    };
+    let hinted_zone = || {
+        let zone = view.zone.as_ref()?;
+        hinted(&served, |hints| hints.zones.contains(zone), |hints| !hints.zones.is_empty())
+    };
+    same_node()
+        .or_else(hinted_zone)
+        .or_else(|| near(|endpoint| &endpoint.zone, &view.zone))
+        .unwrap_or_else(|| served.clone())
 }
 
 /// Chooses for a client, among all endpoints of a service. For a port of its
@@ -187,6 +217,50 @@ mod tests {
             changed: Version::first(0),
             observed_at_ms: 0,
         }
+    }
+
+    #[test]
+    fn the_nearest_are_handed_out_where_asked() {
+        use TrafficDistribution::{Any, SameNode, SameZone};
+        let all: &[One] = &[
+            (1, "n1", "ready", "z:a"),
+            (2, "n2", "ready", "z:a"),
+            (3, "n3", "ready", "z:b"),
+            (4, "n4", "not", "z:c"),
+        ];
+        let unhinted: Vec<One> = all.iter().map(|(a, b, c, _)| (*a, *b, *c, "")).collect();
+        for (what, distribution, all, node, zone, expected) in [
+            ("nobody asks", Any, all, "n1", "a", &[1, 2, 3][..]),
+            ("the zone of hints", SameZone, all, "n1", "a", &[1, 2]),
+            ("no endpoint there", SameZone, all, "n9", "z", &[1, 2, 3]),
+            ("only one that is not ready", SameZone, all, "n4", "c", &[1, 2, 3]),
+            ("the node first", SameNode, all, "n2", "a", &[2]),
+            ("the zone when the node has none", SameNode, all, "n9", "b", &[3]),
+            ("the endpoints' own zones", SameZone, &unhinted[..], "n1", "own-1", &[1]),
+        ] {
+            let mut entry = entry(TrafficPolicy::Cluster, all);
+            let mut service = (*entry.service).clone();
+            service.distribution = distribution;
+            entry.service = Arc::new(service);
+            let zoned = entry.endpoints.iter().map(|placed| {
+                let mut endpoint = (*placed.endpoint).clone();
+                let last = endpoint.address.to_string();
+                endpoint.zone = Some(name(&format!("own-{}", &last["127.10.0.".len()..])));
+                endpoint.hints = endpoint.hints.filter(|hints| !hints.zones.is_empty());
+                Placed { endpoint: Arc::new(endpoint), verdict: placed.verdict.clone() }
+            });
+            entry.endpoints = zoned.collect();
+            let view = ClientView {
+                node: Some(name(node)),
+                zone: Some(name(zone)),
+                ..ClientView::default()
+            };
+            let endpoints = nearest(&entry, &view);
+            let chosen = Chosen { endpoints, any_elsewhere: false };
+            assert_eq!(lasts(&chosen), expected, "{what}");
+        }
+        let entry = entry(TrafficPolicy::Cluster, all);
+        assert_eq!(nearest(&entry, &ClientView::default()).len(), 3);
     }
 
     fn lasts(chosen: &Chosen<'_>) -> Vec<u8> {

@@ -9,8 +9,8 @@ use std::{
 };
 
 use portolan_model::{
-    Code, Endpoint, EndpointPort, Exposure, Name, Origin, Placed, Reason, Service, ServiceKey,
-    SourceId, Verdict, Version, Workload,
+    Code, Endpoint, EndpointPort, Exposure, Name, Placed, Reason, Service, ServiceKey, SourceId,
+    Verdict, Version, Workload,
 };
 
 use crate::{facts::Facts, snapshot::ServiceEntry};
@@ -29,7 +29,7 @@ pub(crate) fn entry<'w>(
         return None;
     }
     let reasons = service_reasons(key, &declarations, &endpoints);
-    let orphaned = declarations.is_empty() && key.origin.as_str() == Origin::KUBERNETES;
+    let orphaned = declarations.is_empty() && key.origin.is_declarative();
     let service = declarations
         .into_iter()
         .next()
@@ -133,7 +133,7 @@ fn service_reasons(
 ) -> Vec<Reason> {
     let mut reasons = Vec::new();
     match declarations {
-        [] if key.origin.as_str() == Origin::KUBERNETES => {
+        [] if key.origin.is_declarative() => {
             reasons.push(Reason::plain(Code::SERVICE_MISSING));
         }
         [(first, _), others @ ..] if !others.is_empty() => {

@@ -26,6 +26,8 @@ type Block = (bool, u128);
 #[derive(Clone, Debug, Default)]
 pub(crate) struct AddressBook {
     blocks: Arc<BTreeMap<Block, Arc<BTreeMap<IpAddr, Owners>>>>,
+    /// Services by the addresses at which they are reached from outside: few.
+    outside: Arc<BTreeMap<IpAddr, Vec<ServiceKey>>>,
 }
 
 impl AddressBook {
@@ -34,12 +36,18 @@ impl AddressBook {
         self.blocks.get(&block(address))?.get(&address)
     }
 
+    /// The services that are reached from outside at an address.
+    pub(crate) fn outside_of(&self, address: IpAddr) -> &[ServiceKey] {
+        self.outside.get(&address).map_or(&[], Vec::as_slice)
+    }
+
     /// Whether any address of a range has an owner. Both ends are of one family.
     pub(crate) fn any_in(&self, range: RangeInclusive<IpAddr>) -> bool {
         let (first, last) = (*range.start(), *range.end());
         self.blocks
             .range(block(first)..=block(last))
             .any(|(_, addresses)| addresses.range(first..=last).next().is_some())
+            || self.outside.range(first..=last).next().is_some()
     }
 
     /// Takes a service out and puts it back in as it is now.
@@ -59,12 +67,21 @@ impl AddressBook {
 
     fn edit(&mut self, entry: &ServiceEntry, edit: impl Fn(&mut Vec<ServiceKey>, &ServiceKey)) {
         let service = &entry.service;
-        if !is_declared(entry) {
+        // What other clusters export has no reverse names (the schema asks for none).
+        if !is_declared(entry) || service.key.origin.as_str() == Origin::CLUSTERSET {
             return;
         }
         if service.exposure == Exposure::ClusterIp {
             for address in &service.addresses {
                 self.change(*address, |owners| edit(&mut owners.virtual_of, &service.key));
+            }
+        }
+        for address in service.outside.iter().flat_map(|o| o.addresses.iter().chain(&o.balancers)) {
+            let outside = Arc::make_mut(&mut self.outside);
+            let owners = outside.entry(*address).or_default();
+            edit(owners, &service.key);
+            if owners.is_empty() {
+                outside.remove(address);
             }
         }
         for placed in entry.served() {
@@ -90,7 +107,7 @@ impl AddressBook {
 /// Whether a service exists for DNS: EndpointSlices that outlive their Service
 /// make no name.
 pub(crate) fn is_declared(entry: &ServiceEntry) -> bool {
-    entry.service.key.origin.as_str() != Origin::KUBERNETES
+    !entry.service.key.origin.is_declarative()
         || entry.reasons.iter().all(|reason| reason.code != Code::SERVICE_MISSING)
 }
 

@@ -16,9 +16,8 @@ use crate::{
     message::Question,
     name::{DnsName, Rr, record},
     names::Names,
-    place::{Absence, Located, Place, locate},
-    records::{self, Family},
-    settings::ZoneKind,
+    place::{Absence, Located, OutsideHit, Place, locate},
+    records::{self, Family, Naming},
 };
 
 /// Aliases that are followed for one answer; CoreDNS follows as many.
@@ -101,9 +100,9 @@ pub enum Refusal {
     Transfer,
 }
 
-/// Answers a question for a client. The client's zone will choose among
-/// endpoints where a Service asks for nearness; until then all get the same.
-pub fn answer(names: &Names, _view: &ClientView, question: &Question) -> Answer {
+/// Answers a question for a client. The client's node and zone choose among the
+/// endpoints of headless services that ask for nearness.
+pub fn answer(names: &Names, view: &ClientView, question: &Question) -> Answer {
     if question.class != Class::IN {
         return Answer::Refused(Refusal::Class);
     }
@@ -117,7 +116,7 @@ pub fn answer(names: &Names, _view: &ClientView, question: &Question) -> Answer 
     let mut aliases: Vec<Rr> = Vec::new();
     let mut passed: Vec<DnsName> = Vec::new();
     loop {
-        let Some(located) = locate(names, &name) else {
+        let Some(located) = locate(names, view, &name) else {
             if aliases.is_empty() {
                 return Answer::Refused(Refusal::OutsideZones);
             }
@@ -127,11 +126,12 @@ pub fn answer(names: &Names, _view: &ClientView, question: &Question) -> Answer 
                 elsewhere: Some(name),
             };
         };
-        let Place::Alias(_, target) = &located.place else {
+        let Some(target) = located.place.alias(question.kind) else {
             return here(names, &name, question.kind, &located, aliases);
         };
         let target = target.clone();
-        aliases.push(record(&name, names.settings.ttl_seconds, Cname::new(target.clone())));
+        let ttl = names.settings.ttl_in(located.zone.kind);
+        aliases.push(record(&name, ttl, Cname::new(target.clone())));
         if question.kind == Rtype::CNAME {
             return Answer::Records { answer: aliases, additional: Vec::new(), elsewhere: None };
         }
@@ -155,12 +155,12 @@ fn not_synced(names: &Names, name: &DnsName) -> Option<Answer> {
     let suffix = crate::name::suffix(name, crate::name::depth(&zone.apex));
     Some(Answer::ServFail {
         failure: Failure::NotSynced,
-        authority: records::authority(names, &suffix, true),
+        authority: records::authority(names, Naming { kind: zone.kind, suffix: &suffix }, true),
     })
 }
 
 fn failed(names: &Names, located: &Located<'_>, failure: Failure) -> Answer {
-    Answer::ServFail { failure, authority: records::authority(names, &located.suffix, true) }
+    Answer::ServFail { failure, authority: records::authority(names, located.naming(), true) }
 }
 
 /// Answers from the place where a name ends up.
@@ -173,7 +173,7 @@ fn here(
 ) -> Answer {
     let found = match &located.place {
         Place::Absent(why) => {
-            let authority = records::authority(names, &located.suffix, true);
+            let authority = records::authority(names, located.naming(), true);
             return Answer::NxDomain { aliases, authority, why: why.clone() };
         }
         Place::Ambiguous(keys) => {
@@ -183,7 +183,7 @@ fn here(
     };
     let (records, additional) = found;
     if records.is_empty() {
-        let authority = records::authority(names, &located.suffix, true);
+        let authority = records::authority(names, located.naming(), true);
         return Answer::NoData { aliases, authority };
     }
     let answer = aliases.into_iter().chain(records).collect();
@@ -197,7 +197,8 @@ fn records_at(
     place: &Place,
     located: &Located<'_>,
 ) -> (Vec<Rr>, Vec<Rr>) {
-    let ttl = names.settings.ttl_seconds;
+    let kind_of_zone = located.zone.kind;
+    let ttl = names.settings.ttl_in(kind_of_zone);
     let family = match kind {
         Rtype::A => Some(Family::V4),
         Rtype::AAAA => Some(Family::V6),
@@ -206,12 +207,12 @@ fn records_at(
     let alone = |records: Vec<Rr>| (records, Vec::new());
     match (place, kind, family) {
         (Place::Apex, Rtype::SOA, _) => {
-            alone(records::authority(names, &located.suffix, false).into_iter().collect())
+            alone(records::authority(names, located.naming(), false).into_iter().collect())
         }
-        (Place::Apex, Rtype::NS, _) => records::delegation(names, &located.suffix),
-        (Place::DnsVersion, Rtype::TXT, _) => alone(records::dns_version(name)),
+        (Place::Apex, Rtype::NS, _) => records::delegation(names, located.naming()),
+        (Place::DnsVersion, Rtype::TXT, _) => alone(records::dns_version(name, kind_of_zone)),
         (Place::NameServer, _, Some(family)) => {
-            let servers = records::name_servers(names, &located.suffix);
+            let servers = records::name_servers(names, located.naming());
             let found = servers.into_iter().flat_map(|(_, addresses)| addresses);
             alone(records::addresses(name, ttl, family, found))
         }
@@ -220,14 +221,22 @@ fn records_at(
             alone(records::addresses(name, ttl, family, found))
         }
         (Place::Service(entry, hits), Rtype::SRV, _) => {
-            records::services(name, &located.suffix, ttl, &entry.service.key, hits)
+            records::services(name, located.naming(), ttl, &entry.service.key, hits)
+        }
+        (Place::Outside(_, hits), _, Some(family)) => {
+            let found = hits.iter().filter_map(|hit| match hit {
+                OutsideHit::Address(hit) => Some(hit.address),
+                OutsideHit::Balancer(..) => None,
+            });
+            alone(records::addresses(name, ttl, family, found))
+        }
+        (Place::Outside(entry, hits), Rtype::SRV, _) => {
+            records::outside_services(name, located.naming(), ttl, &entry.service.key, hits)
         }
         (Place::Pod(address), _, Some(family)) => {
             alone(records::addresses(name, ttl, family, [*address]))
         }
-        (Place::Address(address), Rtype::PTR, _) if located.zone.kind != ZoneKind::Cluster => {
-            alone(records::pointers(names, name, *address))
-        }
+        (Place::Address(address), Rtype::PTR, _) => alone(records::pointers(names, name, *address)),
         _ => alone(Vec::new()),
     }
 }

@@ -9,7 +9,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use portolan_catalog::ServiceEntry;
-use portolan_model::{Name, Origin, ServiceKey};
+use portolan_model::{Name, ServiceKey};
 
 /// What stands at one name in lower case.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -74,7 +74,8 @@ impl FoldedNames {
 
     /// Visits the name of a service and each name above it.
     fn edit(&mut self, key: &ServiceKey, edit: impl Fn(&mut Folded, bool)) {
-        if key.origin.as_str() == Origin::KUBERNETES {
+        // These have zones of their own.
+        if key.origin.is_declarative() {
             return;
         }
         let [origin, namespace, service] =

@@ -47,9 +47,9 @@ pub use forward::{CacheSettings, Forwarding, Stub};
 pub use message::{Question, Rejection};
 pub use name::{DnsName, Rr};
 pub use names::Names;
-pub use place::{Absence, Hit, Place};
+pub use place::{Absence, Hit, OutsideHit, Place};
 pub use server::{Config, Running, StartError, start};
-pub use settings::{PodNames, Settings, Zone, ZoneKind};
+pub use settings::{ExternalSettings, PodNames, Settings, TransferTo, Zone, ZoneKind};
 pub use trace::{Lookup, Step, Trace, trace};
 
 /// Types of records and classes, as `domain` names them.

@@ -5,11 +5,18 @@
 //! the one they loaded. What has not changed is shared, so a step costs as much
 //! as what it changes.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
-use portolan_catalog::{Diff, Snapshot, Update};
+use portolan_catalog::{Diff, ServiceEntry, Snapshot, Update};
+use portolan_model::{
+    ClientView, Exposure, Name, Origin, Selector, ServiceKey, TrafficDistribution,
+};
 
-use crate::{address_book::AddressBook, folded::FoldedNames, settings::Settings};
+use crate::{
+    address_book::{AddressBook, is_declared},
+    folded::FoldedNames,
+    settings::Settings,
+};
 
 /// Everything that answers are made from, at one version.
 #[derive(Clone, Debug)]
@@ -19,6 +26,8 @@ pub struct Names {
     pub(crate) addresses: AddressBook,
     pub(crate) folded: FoldedNames,
     pub(crate) serial: u32,
+    /// Services whose endpoints are handed out by nearness.
+    near_services: usize,
 }
 
 impl Names {
@@ -30,7 +39,8 @@ impl Names {
             addresses.replace(None, Some(entry));
             folded.replace(None, Some(entry));
         }
-        Self { serial: serial(&snapshot, 0), settings, snapshot, addresses, folded }
+        let near_services = snapshot.services().filter(|entry| is_near(entry)).count();
+        Self { serial: serial(&snapshot, 0), settings, snapshot, addresses, folded, near_services }
     }
 
     /// The names after an update of the catalog.
@@ -53,11 +63,82 @@ impl Names {
             let (before, after) = (change.before.as_deref(), change.after.as_deref());
             next.addresses.replace(before, after);
             next.folded.replace(before, after);
+            let count = |entry: Option<&ServiceEntry>| usize::from(entry.is_some_and(is_near));
+            next.near_services = (next.near_services + count(after)).saturating_sub(count(before));
         }
         if !diff.services.is_empty() || !diff.namespaces.is_empty() {
             next.serial = serial(snapshot, self.serial);
         }
         next
+    }
+
+    /// Whether a namespace may have names.
+    pub(crate) fn exposes(&self, namespace: &str) -> bool {
+        let settings = &self.settings;
+        let labels = |selector: &Selector| {
+            let known = self.snapshot.namespaces().get(namespace);
+            known.is_some_and(|namespace| selector.accepts(&namespace.labels))
+        };
+        settings.namespaces.as_ref().is_none_or(|exposed| exposed.contains(namespace))
+            && settings.namespace_labels.as_ref().is_none_or(labels)
+    }
+
+    /// Whether a namespace exists and may have names. A source may tell of services
+    /// without listing namespaces.
+    pub(crate) fn has_namespace(&self, namespace: &str) -> bool {
+        let shared = Name::from(namespace);
+        let has_service =
+            |origin| self.snapshot.services_in(&origin, &shared).any(|entry| is_declared(entry));
+        self.exposes(namespace)
+            && (self.snapshot.namespaces().contains_key(namespace)
+                || has_service(Origin::kubernetes())
+                || has_service(Origin::clusterset()))
+    }
+
+    /// Whether a service may have names. Does not look at its namespace.
+    pub(crate) fn shows(&self, entry: &ServiceEntry) -> bool {
+        let labels = self.settings.labels.as_ref();
+        let service = &entry.service;
+        is_declared(entry)
+            && (!service.key.origin.is_declarative()
+                || labels.is_none_or(|selector| selector.accepts(&service.labels)))
+    }
+
+    /// Whether a service and its namespace may have names.
+    pub(crate) fn shows_key(&self, key: &ServiceKey) -> bool {
+        self.exposes(&key.namespace)
+            && self.snapshot.service(key).is_some_and(|entry| self.shows(entry))
+    }
+
+    /// What of a client may change its answers: where it runs, as far as any
+    /// service asks for nearness.
+    pub(crate) fn view_of(&self, client: IpAddr) -> ClientView {
+        if self.near_services == 0 {
+            return ClientView::default();
+        }
+        let client = client.to_canonical();
+        let nodes = self.snapshot.nodes();
+        let zone_of = |node: &Name| nodes.get(node).and_then(|node| node.zone.clone());
+        if let Some(node) = self.snapshot.workload_at(client).and_then(|pod| pod.node.clone()) {
+            return ClientView { zone: zone_of(&node), node: Some(node), ..ClientView::default() };
+        }
+        // Pods on the network of their node; and where no Pods are watched, the
+        // client may be an endpoint itself, which tells of its node and zone.
+        if let Some(node) = nodes.values().find(|node| node.addresses.contains(&client)) {
+            let (name, zone) = (node.name.clone(), node.zone.clone());
+            return ClientView { node: Some(name), zone, ..ClientView::default() };
+        }
+        let owners = self.addresses.owners(client);
+        let mut own = owners.into_iter().flat_map(|owners| &owners.endpoint_of).filter_map(|key| {
+            let entry = self.snapshot.service(key)?;
+            let mut served = entry.served().map(|placed| &placed.endpoint);
+            served.find(|endpoint| endpoint.address == client).cloned()
+        });
+        own.next().map_or_else(ClientView::default, |endpoint| ClientView {
+            zone: endpoint.zone.clone(),
+            node: endpoint.node.clone(),
+            ..ClientView::default()
+        })
     }
 
     /// The snapshot behind the names.
@@ -69,6 +150,12 @@ impl Names {
     pub fn settings(&self) -> &Settings {
         &self.settings
     }
+}
+
+/// Whether answers about a service depend on where the client is.
+pub(crate) fn is_near(entry: &ServiceEntry) -> bool {
+    let service = &entry.service;
+    service.exposure == Exposure::Headless && service.distribution != TrafficDistribution::Any
 }
 
 /// Unix time of the change, as CoreDNS has it; never backwards when the clock

@@ -21,8 +21,8 @@ use crate::{
     address_book::is_declared,
     name::{DnsName, Rr, join, record},
     names::Names,
-    place::Hit,
-    settings::{DNS_VERSION, DNS_VERSION_TTL_SECONDS},
+    place::{Hit, OutsideHit},
+    settings::{CLUSTERSET_VERSION, DNS_VERSION, DNS_VERSION_TTL_SECONDS, ZoneKind},
 };
 
 /// SOA timers, as CoreDNS has them. Nobody transfers the zone by them.
@@ -76,18 +76,17 @@ pub(crate) fn addresses(
 /// would all but exclude a target.
 pub(crate) fn services(
     owner: &DnsName,
-    suffix: &DnsName,
+    naming: Naming<'_>,
     ttl: u32,
     key: &ServiceKey,
     hits: &[Hit],
 ) -> (Vec<Rr>, Vec<Rr>) {
-    let weight = (100 / hits.len().max(1)).max(1);
-    let weight = u16::try_from(weight).unwrap_or(1);
+    let weight = weight(hits.len());
     let (mut answer, mut additional) = (Vec::new(), Vec::new());
     let (mut targets, mut addresses) = (BTreeSet::new(), BTreeSet::new());
     for hit in hits {
         let Some(port) = hit.port else { continue };
-        let Some(target) = service_name(key, hit.endpoint.as_deref(), suffix) else { continue };
+        let Some(target) = naming.service(key, hit.endpoint.as_deref()) else { continue };
         if targets.insert((hit.endpoint.as_deref(), port)) {
             answer.push(record(owner, ttl, Srv::new(0, weight, port, target.clone())));
         }
@@ -98,14 +97,65 @@ pub(crate) fn services(
     (answer, additional)
 }
 
-/// The names of an address: of the Service whose virtual IP it is, else of each
+/// The share of each of so many targets.
+pub(crate) fn weight(targets: usize) -> u16 {
+    u16::try_from((100 / targets.max(1)).max(1)).unwrap_or(1)
+}
+
+/// SRV records of a service as it is reached from outside. A name of its load
+/// balancer is a target as it stands.
+pub(crate) fn outside_services(
+    owner: &DnsName,
+    naming: Naming<'_>,
+    ttl: u32,
+    key: &ServiceKey,
+    hits: &[OutsideHit],
+) -> (Vec<Rr>, Vec<Rr>) {
+    let addresses: Vec<Hit> = hits
+        .iter()
+        .filter_map(|hit| match hit {
+            OutsideHit::Address(hit) => Some(hit.clone()),
+            OutsideHit::Balancer(..) => None,
+        })
+        .collect();
+    let (mut answer, additional) = services(owner, naming, ttl, key, &addresses);
+    let weight = weight(hits.len());
+    for record in &mut answer {
+        if let ZoneRecordData::Srv(srv) = record.data() {
+            let srv = Srv::new(srv.priority(), weight, srv.port(), srv.target().clone());
+            *record = self::record(owner, ttl, srv);
+        }
+    }
+    for hit in hits {
+        let OutsideHit::Balancer(target, Some(port)) = hit else { continue };
+        let target = record(owner, ttl, Srv::new(0, weight, *port, target.clone()));
+        if !answer.contains(&target) {
+            answer.push(target);
+        }
+    }
+    (answer, additional)
+}
+
+/// The names of an address: of the services that are reached there from outside,
+/// where such names are served; of the Service whose virtual IP it is, else of each
 /// Service that hands it out, else of services of other origins.
 pub(crate) fn pointers(names: &Names, owner: &DnsName, address: IpAddr) -> Vec<Rr> {
+    let exposed = |key: &&ServiceKey| names.shows_key(key);
+    if let Some(zone) = names.settings.external_zone() {
+        let naming = Naming { kind: ZoneKind::External, suffix: zone };
+        let keys = names.addresses.outside_of(address).iter().filter(exposed);
+        let targets: Vec<DnsName> = keys.filter_map(|key| naming.service(key, None)).collect();
+        if !targets.is_empty() {
+            let ttl = names.settings.external.ttl_seconds;
+            return targets.into_iter().map(|name| record(owner, ttl, Ptr::new(name))).collect();
+        }
+    }
     let Some(zone) = names.settings.primary() else { return Vec::new() };
+    let naming = Naming { kind: ZoneKind::Cluster, suffix: zone };
     let Some(owners) = names.addresses.owners(address) else { return Vec::new() };
-    let exposed = |key: &&ServiceKey| names.settings.exposes(&key.namespace);
     if let Some(key) = owners.virtual_of.iter().find(exposed) {
-        return service_name(key, None, zone)
+        return naming
+            .service(key, None)
             .map(|target| pointer(names, owner, target))
             .into_iter()
             .collect();
@@ -120,7 +170,7 @@ pub(crate) fn pointers(names: &Names, owner: &DnsName, address: IpAddr) -> Vec<R
     for key in keys {
         let Some(entry) = names.snapshot.service(key) else { continue };
         for label in labels_of(names, entry, address) {
-            if let Some(target) = service_name(key, Some(&label), zone)
+            if let Some(target) = naming.service(key, Some(&label))
                 && !seen.contains(&target)
             {
                 seen.push(target);
@@ -144,7 +194,13 @@ fn labels_of(names: &Names, entry: &ServiceEntry, address: IpAddr) -> BTreeSet<S
 
 /// The names of this server with their addresses: the Services that stand
 /// before it, or else `ns.dns` of the zone.
-pub(crate) fn name_servers(names: &Names, suffix: &DnsName) -> Vec<(DnsName, Vec<IpAddr>)> {
+pub(crate) fn name_servers(names: &Names, naming: Naming<'_>) -> Vec<(DnsName, Vec<IpAddr>)> {
+    let suffix = naming.suffix;
+    if naming.kind == ZoneKind::External {
+        let apex = names.settings.external.apex.as_str();
+        let name = join(&["ns1", apex], suffix);
+        return name.map(|name| (name, outside_addresses(names))).into_iter().collect();
+    }
     let mut found: Vec<(DnsName, Vec<IpAddr>)> = Vec::new();
     let own = &names.settings.own_addresses;
     for socket in own {
@@ -162,7 +218,7 @@ pub(crate) fn name_servers(names: &Names, suffix: &DnsName) -> Vec<(DnsName, Vec
                 (labels.into_iter().map(Some).collect(), vec![socket.ip()])
             };
             for label in labels {
-                if let Some(name) = service_name(key, label.as_deref(), suffix)
+                if let Some(name) = naming.service(key, label.as_deref())
                     && found.iter().all(|(other, _)| *other != name)
                 {
                     found.push((name, addresses.clone()));
@@ -193,10 +249,10 @@ fn leads_to(entry: &ServiceEntry, own: SocketAddr) -> bool {
 }
 
 /// NS records with the addresses of their targets.
-pub(crate) fn delegation(names: &Names, suffix: &DnsName) -> (Vec<Rr>, Vec<Rr>) {
-    let ttl = names.settings.ttl_seconds;
+pub(crate) fn delegation(names: &Names, naming: Naming<'_>) -> (Vec<Rr>, Vec<Rr>) {
+    let (suffix, ttl) = (naming.suffix, names.settings.ttl_in(naming.kind));
     let (mut answer, mut additional) = (Vec::new(), Vec::new());
-    for (name, addresses) in name_servers(names, suffix) {
+    for (name, addresses) in name_servers(names, naming) {
         additional.extend(addresses.into_iter().map(|found| address(&name, ttl, found)));
         answer.push(record(suffix, ttl, Ns::new(name)));
     }
@@ -205,12 +261,17 @@ pub(crate) fn delegation(names: &Names, suffix: &DnsName) -> (Vec<Rr>, Vec<Rr>) 
 
 /// The SOA of a zone. In a denial its TTL and its minimum say how long others
 /// may remember the denial (RFC 2308, 5).
-pub(crate) fn authority(names: &Names, suffix: &DnsName, denial: bool) -> Option<Rr> {
+pub(crate) fn authority(names: &Names, naming: Naming<'_>, denial: bool) -> Option<Rr> {
     let settings = &names.settings;
+    let suffix = naming.suffix;
     let minimum = settings.negative_ttl_seconds;
-    let ttl = if denial { minimum } else { settings.ttl_seconds };
+    let ttl = if denial { minimum } else { settings.ttl_in(naming.kind) };
+    let server = match naming.kind {
+        ZoneKind::External => join(&["ns1", settings.external.apex.as_str()], suffix)?,
+        _ => join(&["ns", "dns"], suffix)?,
+    };
     let soa = Soa::new(
-        join(&["ns", "dns"], suffix)?,
+        server,
         join(&["hostmaster"], suffix)?,
         Serial::from(names.serial),
         Ttl::from_secs(SOA_REFRESH_SECONDS),
@@ -222,23 +283,66 @@ pub(crate) fn authority(names: &Names, suffix: &DnsName, denial: bool) -> Option
 }
 
 /// `dns-version`.
-pub(crate) fn dns_version(owner: &DnsName) -> Vec<Rr> {
-    Txt::<Bytes>::build_from_slice(DNS_VERSION.as_bytes())
+pub(crate) fn dns_version(owner: &DnsName, kind: ZoneKind) -> Vec<Rr> {
+    let version = if kind == ZoneKind::ClusterSet { CLUSTERSET_VERSION } else { DNS_VERSION };
+    Txt::<Bytes>::build_from_slice(version.as_bytes())
         .map(|text| record(owner, DNS_VERSION_TTL_SECONDS, ZoneRecordData::Txt(text)))
         .into_iter()
         .collect()
 }
 
-/// The name of a service or of an endpoint below it.
-fn service_name(key: &ServiceKey, endpoint: Option<&str>, suffix: &DnsName) -> Option<DnsName> {
-    let branch = match key.origin.as_str() {
-        Origin::KUBERNETES => "svc",
-        other => other,
-    };
-    match endpoint {
-        None => join(&[&key.name, &key.namespace, branch], suffix),
-        Some(label) => join(&[label, &key.name, &key.namespace, branch], suffix),
+/// How names in a zone are formed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Naming<'a> {
+    pub(crate) kind: ZoneKind,
+    /// The zone, in the case in which it was asked for.
+    pub(crate) suffix: &'a DnsName,
+}
+
+impl Naming<'_> {
+    /// The name of a service or of an endpoint below it.
+    pub(crate) fn service(&self, key: &ServiceKey, endpoint: Option<&str>) -> Option<DnsName> {
+        let branch = match key.origin.as_str() {
+            _ if self.kind == ZoneKind::External => None,
+            Origin::KUBERNETES | Origin::CLUSTERSET => Some("svc"),
+            other => Some(other),
+        };
+        let parts = [endpoint, Some(&key.name), Some(&key.namespace), branch];
+        let parts: Vec<&str> = parts.into_iter().flatten().collect();
+        join(&parts, self.suffix)
     }
+}
+
+/// The addresses at which this server is reached from outside: those of the
+/// Services that stand before it, or else its own.
+fn outside_addresses(names: &Names) -> Vec<IpAddr> {
+    let own = &names.settings.own_addresses;
+    let (mut found, mut stands_before) = (Vec::new(), false);
+    for socket in own {
+        let owners = names.addresses.owners(socket.ip());
+        for key in owners.into_iter().flat_map(|owners| &owners.endpoint_of) {
+            let Some(entry) = names.snapshot.service(key) else { continue };
+            if key.origin.as_str() != Origin::KUBERNETES || !leads_to(entry, *socket) {
+                continue;
+            }
+            stands_before = true;
+            match &entry.service.outside {
+                Some(outside) => found.extend(outside.addresses.iter().chain(&outside.balancers)),
+                None if names.settings.external.headless
+                    && entry.service.exposure == Exposure::Headless =>
+                {
+                    found.push(socket.ip());
+                }
+                None => {}
+            }
+        }
+    }
+    if !stands_before {
+        found.extend(own.iter().map(SocketAddr::ip));
+    }
+    let mut seen = BTreeSet::new();
+    found.retain(|address| seen.insert(*address));
+    found
 }
 
 /// The label of an endpoint below its service: its hostname; where Pods name

@@ -16,7 +16,6 @@ use domain::{
     base::{Message, ParsedName, name::FlattenInto},
     rdata::ZoneRecordData,
 };
-use portolan_model::ClientView;
 
 use crate::{
     answer::{Answer, Refusal, answer},
@@ -118,7 +117,7 @@ impl Responder {
             Proto::Udp => query.udp_limit(UDP_PAYLOAD_MAX),
             Proto::Tcp => MESSAGE_MAX,
         };
-        let answer = self.answer(&names, zone, &query);
+        let answer = self.answer(&names, zone, client, &query);
         let zone = zone.map_or_else(|| OUTSIDE.to_owned(), |zone| text(&zone.apex));
         let mut asked =
             Asked { query, aliases: Vec::new(), limit, turn, proto, client, zone, started };
@@ -155,7 +154,7 @@ impl Responder {
 
     /// What we say ourselves. A stub that lies deeper than our zone takes its
     /// names from us, but not addresses that we know.
-    fn answer(&self, names: &Names, zone: Option<&Zone>, query: &Query) -> Answer {
+    fn answer(&self, names: &Names, zone: Option<&Zone>, client: IpAddr, query: &Query) -> Answer {
         let stub = names.settings().forwarding.stub_of(&query.question.name);
         if let (Some((_, stub)), Some(zone)) = (stub, zone)
             && zone.kind != ZoneKind::ReverseKnown
@@ -163,7 +162,7 @@ impl Responder {
         {
             return Answer::Refused(Refusal::OutsideZones);
         }
-        answer(names, &ClientView::default(), &query.question)
+        answer(names, &names.view_of(client), &query.question)
     }
 
     /// Whether others are to be asked, and for which name.

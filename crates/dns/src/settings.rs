@@ -5,7 +5,7 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use portolan_model::Name;
+use portolan_model::{Name, Selector};
 
 use crate::{
     forward::Forwarding,
@@ -26,6 +26,13 @@ pub(crate) const DNS_VERSION_TTL_SECONDS: u32 = 28_800;
 
 /// The version of the Kubernetes DNS specification that we answer by.
 pub(crate) const DNS_VERSION: &str = "1.1.0";
+
+/// The version of the multi-cluster DNS schema that we answer by.
+pub(crate) const CLUSTERSET_VERSION: &str = "1.0.0";
+
+/// The label of an external zone below which its name servers stand (CoreDNS'
+/// default).
+const EXTERNAL_APEX: &str = "dns";
 
 /// The zone of the cluster.
 pub(crate) const CLUSTER_ZONE: &str = "cluster.local.";
@@ -48,6 +55,10 @@ pub enum PodNames {
 pub enum ZoneKind {
     /// Services and Pods.
     Cluster,
+    /// Services that clusters of a set share.
+    ClusterSet,
+    /// Services as they are reached from outside.
+    External,
     /// Addresses, all of which are ours: an unknown one does not exist.
     Reverse,
     /// Addresses, of which we own those that we know: the rest is not ours to
@@ -74,6 +85,11 @@ impl Zone {
             .any(|above| parse(above).is_some_and(|above| apex.ends_with(&above)));
         let kind = if arpa { ZoneKind::Reverse } else { ZoneKind::Cluster };
         Some(Self { apex, kind })
+    }
+
+    /// A zone of a given kind.
+    pub fn of(text: &str, kind: ZoneKind) -> Option<Self> {
+        Some(Self { apex: parse(text)?, kind })
     }
 
     /// The reverse zones that cover a range of addresses. A range whose prefix
@@ -108,6 +124,46 @@ impl Zone {
     }
 }
 
+/// What an operator may choose about zones of kind [`ZoneKind::External`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExternalSettings {
+    /// Whether headless services have names there.
+    pub headless: bool,
+    /// The label below which the zone's own name servers stand.
+    pub apex: String,
+    /// TTL of the records, in seconds.
+    pub ttl_seconds: u32,
+}
+
+impl Default for ExternalSettings {
+    fn default() -> Self {
+        Self { headless: false, apex: EXTERNAL_APEX.to_owned(), ttl_seconds: TTL_SECONDS }
+    }
+}
+
+/// Who may transfer our zones.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum TransferTo {
+    /// Nobody.
+    #[default]
+    Nobody,
+    /// Everybody.
+    Everybody,
+    /// Clients with these addresses.
+    Addresses(BTreeSet<IpAddr>),
+}
+
+impl TransferTo {
+    /// Whether a client may.
+    pub(crate) fn allows(&self, client: IpAddr) -> bool {
+        match self {
+            Self::Nobody => false,
+            Self::Everybody => true,
+            Self::Addresses(addresses) => addresses.contains(&client.to_canonical()),
+        }
+    }
+}
+
 /// What an operator may choose about names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
@@ -122,6 +178,10 @@ pub struct Settings {
     pub pods: PodNames,
     /// Namespaces that have names; `None`: all.
     pub namespaces: Option<BTreeSet<Name>>,
+    /// Only namespaces with such labels have names; `None`: all.
+    pub namespace_labels: Option<Selector>,
+    /// Only Services with such labels have names; `None`: all.
+    pub labels: Option<Selector>,
     /// Endpoints without a hostname are named by their Pod instead of their
     /// address.
     pub endpoint_pod_names: bool,
@@ -135,6 +195,10 @@ pub struct Settings {
     /// Where programs reach this server: by these it finds the Services that
     /// stand before it, and names itself (NS).
     pub own_addresses: Vec<SocketAddr>,
+    /// Names in external zones.
+    pub external: ExternalSettings,
+    /// Who may transfer our zones.
+    pub transfer_to: TransferTo,
     /// Who is asked for names that are not ours.
     pub forwarding: Forwarding,
 }
@@ -152,11 +216,15 @@ impl Default for Settings {
             negative_ttl_seconds: NEGATIVE_TTL_SECONDS,
             pods: PodNames::default(),
             namespaces: None,
+            namespace_labels: None,
+            labels: None,
             endpoint_pod_names: false,
             endpoints: true,
             empty_services: true,
             zonal: false,
             own_addresses: Vec::new(),
+            external: ExternalSettings::default(),
+            transfer_to: TransferTo::default(),
             forwarding: Forwarding::default(),
         }
     }
@@ -176,9 +244,17 @@ impl Settings {
         self.zones.iter().find(|zone| zone.kind == ZoneKind::Cluster).map(|zone| &zone.apex)
     }
 
-    /// Whether a namespace may have names.
-    pub(crate) fn exposes(&self, namespace: &str) -> bool {
-        self.namespaces.as_ref().is_none_or(|exposed| exposed.contains(namespace))
+    /// The zone of names of services as they are reached from outside.
+    pub(crate) fn external_zone(&self) -> Option<&DnsName> {
+        self.zones.iter().find(|zone| zone.kind == ZoneKind::External).map(|zone| &zone.apex)
+    }
+
+    /// TTL of records about services in a zone, in seconds.
+    pub(crate) fn ttl_in(&self, kind: ZoneKind) -> u32 {
+        match kind {
+            ZoneKind::External => self.external.ttl_seconds,
+            _ => self.ttl_seconds,
+        }
     }
 
     /// Adds the reverse zones of a range that is ours alone, as Pod and Service

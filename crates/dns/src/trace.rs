@@ -142,12 +142,12 @@ fn lookup(names: &Names, name: &DnsName, kind: Rtype, view: &ClientView, how: St
     steps.push(zone_step(names, name));
     let mut at = name.clone();
     // The answer above has ended, so the chain is at most as long as its own limit.
-    while let Some(located) = locate(names, &at).filter(|_| names.snapshot().is_synced()) {
+    while let Some(located) = locate(names, view, &at).filter(|_| names.snapshot().is_synced()) {
         steps.push(Step {
             stage: "name",
             text: format!("{}: {}", text(&at), meaning(&located.place)),
         });
-        let Place::Alias(_, target) = &located.place else { break };
+        let Some(target) = located.place.alias(kind) else { break };
         steps.push(Step { stage: "alias", text: format!("go on at {}", text(target)) });
         if steps.len() > 2 * 12 || kind == Rtype::CNAME {
             break;
@@ -165,6 +165,8 @@ fn zone_step(names: &Names, name: &DnsName) -> Step {
         Some(zone) => {
             let kind = match zone.kind {
                 ZoneKind::Cluster => "services and Pods",
+                ZoneKind::ClusterSet => "services of the cluster set",
+                ZoneKind::External => "services as they are reached from outside",
                 ZoneKind::Reverse => "addresses, all ours",
                 ZoneKind::ReverseKnown => "addresses, ours where known",
             };
@@ -188,6 +190,9 @@ fn meaning(place: &Place) -> String {
         }
         Place::Alias(entry, target) => {
             format!("service {}, an alias of {}", entry.service.key, text(target))
+        }
+        Place::Outside(entry, hits) => {
+            format!("service {}, {} ways in from outside", entry.service.key, hits.len())
         }
         Place::Pod(address) => format!("the Pod address {address}"),
         Place::Address(address) => format!("the known address {address}"),
@@ -249,6 +254,9 @@ impl std::fmt::Display for Absence {
                     f,
                     "service {key} is an alias: no names below it, and its target must be a name"
                 )
+            }
+            Self::NotOutside(key) => {
+                write!(f, "service {key} is not reached from outside, or not that way")
             }
             Self::TooDeep => f.write_str("no name has so many labels"),
             Self::PodsDisabled => f.write_str("names of Pods are switched off"),

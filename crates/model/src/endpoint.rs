@@ -66,7 +66,9 @@ pub struct Endpoint {
     pub conditions: Conditions,
     /// The Pod behind it, when there is one.
     pub target: Option<ObjectName>,
-    /// Distinguishes registrations of one Pod under one service (group, version).
+    /// Distinguishes what shares an address: registrations of one Pod under one
+    /// service (group, version), or the clusters of a set (an imported endpoint
+    /// carries the id of its cluster, as Pod ranges of clusters may overlap).
     pub discriminator: Option<Name>,
     /// Hostname for DNS names below the service.
     pub hostname: Option<Name>,

@@ -8,6 +8,7 @@ use std::{
 /// The built-in origins stand in every key: one string each.
 static KUBERNETES: LazyLock<Name> = LazyLock::new(|| name(Origin::KUBERNETES));
 static REGISTRY: LazyLock<Name> = LazyLock::new(|| name(Origin::REGISTRY));
+static CLUSTERSET: LazyLock<Name> = LazyLock::new(|| name(Origin::CLUSTERSET));
 
 /// A shared, immutable string. Names repeat in thousands of endpoints; sharing
 /// them is what keeps 100,000 endpoints within the memory budget.
@@ -28,9 +29,12 @@ impl Origin {
     pub const KUBERNETES: &'static str = "kubernetes";
     /// Processes that registered themselves on their Pods.
     pub const REGISTRY: &'static str = "registry";
+    /// Services that other clusters of the set export (ServiceImports).
+    pub const CLUSTERSET: &'static str = "clusterset";
     /// Names that no configured source may take: they have a meaning in DNS
     /// names or belong to the built-in origins.
-    pub const RESERVED: [&'static str; 4] = ["svc", "pod", Self::KUBERNETES, Self::REGISTRY];
+    pub const RESERVED: [&'static str; 5] =
+        ["svc", "pod", Self::KUBERNETES, Self::REGISTRY, Self::CLUSTERSET];
 
     /// The origin of Kubernetes Services.
     pub fn kubernetes() -> Self {
@@ -40,6 +44,11 @@ impl Origin {
     /// The origin of the registry on Pods.
     pub fn registry() -> Self {
         Self(REGISTRY.clone())
+    }
+
+    /// The origin of services that other clusters of the set export.
+    pub fn clusterset() -> Self {
+        Self(CLUSTERSET.clone())
     }
 
     /// An origin that the configuration names. `Err` carries what is wrong:
@@ -59,6 +68,12 @@ impl Origin {
             return Err(format!("{text:?} is reserved; choose another name for the source"));
         }
         Ok(Self(name(text)))
+    }
+
+    /// Whether services of this origin exist by declaration only: endpoints that
+    /// outlive it make no service.
+    pub fn is_declarative(&self) -> bool {
+        matches!(&*self.0, Self::KUBERNETES | Self::CLUSTERSET)
     }
 
     /// The name as text.
@@ -161,6 +176,7 @@ mod tests {
             ("", false),
             ("svc", false),
             ("registry", false),
+            ("clusterset", false),
             ("Upper", false),
             ("-a", false),
             ("a.b", false),

@@ -20,6 +20,7 @@ mod endpoint;
 mod face;
 mod key;
 mod reason;
+mod selector;
 mod service;
 mod sighting;
 mod version;
@@ -31,8 +32,9 @@ pub use endpoint::{
 pub use face::{ClientView, Face, FaceId, Flavour, Problem};
 pub use key::{Name, ObjectName, Origin, ServiceKey, name};
 pub use reason::{CODES, Code, CodeInfo, Reason, Stage};
+pub use selector::Selector;
 pub use service::{
-    AppProtocol, Exposure, Service, ServicePort, SessionAffinity, TrafficDistribution,
+    AppProtocol, Exposure, Outside, Service, ServicePort, SessionAffinity, TrafficDistribution,
     TrafficPolicy, Transport,
 };
 pub use sighting::{Event, Fact, FactKey, SourceId, SourceReport};

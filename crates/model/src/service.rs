@@ -155,6 +155,17 @@ pub enum TrafficDistribution {
     SameNode,
 }
 
+/// How a service is reached from outside the cluster.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Outside {
+    /// `spec.externalIPs`.
+    pub addresses: Vec<IpAddr>,
+    /// Addresses of its load balancer (`status.loadBalancer.ingress`).
+    pub balancers: Vec<IpAddr>,
+    /// Names of its load balancer, where it has no address.
+    pub balancer_names: Vec<Name>,
+}
+
 /// A service as its owner declared it. Its endpoints are kept beside it in the
 /// catalog, never in another place.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -165,6 +176,8 @@ pub struct Service {
     pub exposure: Exposure,
     /// Virtual IPs, primary family first.
     pub addresses: Vec<IpAddr>,
+    /// How it is reached from outside; `None` for nearly all services.
+    pub outside: Option<Arc<Outside>>,
     /// Ports in declared order.
     pub ports: Vec<ServicePort>,
     /// Whether endpoints count before they are ready.
@@ -191,6 +204,7 @@ impl Service {
             key,
             exposure: Exposure::Headless,
             addresses: Vec::new(),
+            outside: None,
             ports: Vec::new(),
             publish_not_ready: false,
             internal_policy: TrafficPolicy::Cluster,

@@ -1,14 +1,14 @@
 //! Fixtures in JSON: the worlds of `dns.json`, as Kubernetes objects in short form.
 //!
-//! A fixture names `namespaces`, `services`, `endpointslices` and `pods`. It may
+//! A fixture names `namespaces`, `services`, `serviceimports`, `endpointslices` and `pods`. It may
 //! hold what a real API server would refuse (that is why it does not go through
 //! one); what cannot be read at all is an error that names the object.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use portolan_model::{
-    AppProtocol, Conditions, Endpoint, EndpointPort, Exposure, Name, ObjectName, Service,
-    ServiceKey, ServicePort, Transport, name,
+    AppProtocol, Conditions, Endpoint, EndpointPort, Exposure, Name, ObjectName, Origin, Outside,
+    Service, ServiceKey, ServicePort, Transport, name,
 };
 use serde_json::Value;
 
@@ -23,8 +23,15 @@ pub fn world(fixture: &Value) -> Result<World, String> {
     for value in list(fixture, "services") {
         world = world.service(service(value)?);
     }
+    for value in list(fixture, "serviceimports") {
+        world = world.service(import(value)?);
+    }
     for value in list(fixture, "endpointslices") {
-        let key = ServiceKey::kubernetes(text(value, "namespace")?, text(value, "service")?);
+        let origin = match value["source_cluster"].is_null() {
+            true => Origin::kubernetes(),
+            false => Origin::clusterset(),
+        };
+        let key = ServiceKey::new(origin, text(value, "namespace")?, text(value, "service")?);
         world = world.endpoints(text(value, "name")?, &key, endpoints(value)?);
     }
     for value in list(fixture, "pods") {
@@ -52,8 +59,50 @@ pub fn service(value: &Value) -> Result<Service, String> {
         addresses,
         ports: list(value, "ports").map(service_port).collect::<Result<_, _>>()?,
         publish_not_ready: value["publishNotReadyAddresses"] == true,
+        outside: outside(value)?,
+        labels: labels(value),
         ..Service::bare(key)
     })
+}
+
+/// Reads one service of a cluster set.
+pub fn import(value: &Value) -> Result<Service, String> {
+    let key =
+        ServiceKey::new(Origin::clusterset(), text(value, "namespace")?, text(value, "name")?);
+    let exposure = match value["type"].as_str() {
+        Some("Headless") => Exposure::Headless,
+        _ => Exposure::ClusterIp,
+    };
+    Ok(Service {
+        exposure,
+        addresses: list(value, "ips").map(address).collect::<Result<_, _>>()?,
+        ports: list(value, "ports").map(service_port).collect::<Result<_, _>>()?,
+        labels: labels(value),
+        ..Service::bare(key)
+    })
+}
+
+fn outside(value: &Value) -> Result<Option<Arc<Outside>>, String> {
+    let mut outside = Outside {
+        addresses: list(value, "externalIPs").map(address).collect::<Result<_, _>>()?,
+        ..Outside::default()
+    };
+    // A load balancer has an address or a name.
+    for ingress in list(value, "loadBalancer").filter_map(Value::as_str) {
+        match ingress.parse() {
+            Ok(address) => outside.balancers.push(address),
+            Err(_) => outside.balancer_names.push(name(ingress)),
+        }
+    }
+    Ok(Some(outside).filter(|outside| *outside != Outside::default()).map(Arc::new))
+}
+
+fn labels(value: &Value) -> Arc<BTreeMap<Name, Name>> {
+    let labels = value["labels"].as_object().into_iter().flatten();
+    labels
+        .map(|(key, value)| (name(key), name(value.as_str().unwrap_or_default())))
+        .collect::<BTreeMap<_, _>>()
+        .into()
 }
 
 fn service_port(value: &Value) -> Result<ServicePort, String> {
@@ -87,6 +136,7 @@ fn endpoints(slice: &Value) -> Result<Vec<Endpoint>, String> {
                 value["serving"].as_bool(),
                 value["terminating"].as_bool(),
             );
+            endpoint.discriminator = slice["source_cluster"].as_str().map(name);
             endpoint.hostname = value["hostname"].as_str().map(name);
             endpoint.zone = value["zone"].as_str().map(name);
             endpoint.node = value["nodeName"].as_str().map(name);

@@ -14,7 +14,6 @@
 mod codes;
 mod convergence;
 mod list;
-mod selector;
 mod target;
 mod why;
 
@@ -24,6 +23,6 @@ pub use list::{
     Filter, Process, endpoints, instances, instances_of, nodes, one_service, reason, service,
     services, sources, status, versions, workloads,
 };
-pub use selector::Selector;
+pub use portolan_model::Selector;
 pub use target::{Target, find_services};
 pub use why::{Aspect, why};

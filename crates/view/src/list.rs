@@ -4,12 +4,10 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use portolan_catalog::{Change, ServiceEntry, Snapshot, SourceStatus};
 use portolan_model::{
-    AppProtocol, Code, EndpointPort, Exposure, Name, Origin, Placed, Problem, Reason, ServiceKey,
-    SourceId, State, Verdict, Version,
+    AppProtocol, Code, EndpointPort, Exposure, Name, Origin, Placed, Problem, Reason, Selector,
+    ServiceKey, SourceId, State, Verdict, Version,
 };
 use portolan_wire as wire;
-
-use crate::selector::Selector;
 
 /// Which services a question is about.
 #[derive(Clone, Debug, Default)]

@@ -102,6 +102,26 @@ impl Kind for objects::Service {
     }
 }
 
+impl Kind for objects::ServiceImport {
+    const KIND: &'static str = "ServiceImport";
+    const PLURAL: &'static str = "serviceimports";
+    const API: &'static str = "apis/multicluster.x-k8s.io/v1alpha1";
+
+    fn meta(&self) -> &objects::Meta {
+        &self.metadata
+    }
+    fn convert(&self, _: &Context, names: &mut Names) -> Vec<Said> {
+        objects(convert::service_import(self, names))
+    }
+    fn primary(object: &ObjectName) -> FactKey {
+        FactKey::Service(ServiceKey {
+            origin: Origin::clusterset(),
+            namespace: object.namespace.clone(),
+            name: object.name.clone(),
+        })
+    }
+}
+
 impl Kind for objects::EndpointSlice {
     const KIND: &'static str = "EndpointSlice";
     const PLURAL: &'static str = "endpointslices";

@@ -33,6 +33,9 @@ pub struct Kinds {
     pub namespaces: bool,
     /// Services.
     pub services: bool,
+    /// ServiceImports: only where the API has them (multicluster.x-k8s.io), as a
+    /// kind that cannot be listed keeps everything else from being complete.
+    pub service_imports: bool,
     /// EndpointSlices.
     pub endpoint_slices: bool,
     /// Pods as workloads: they explain endpoints and name clients.
@@ -44,10 +47,11 @@ pub struct Kinds {
 }
 
 impl Kinds {
-    /// Everything.
+    /// Everything that every cluster has.
     pub const ALL: Self = Self {
         namespaces: true,
         services: true,
+        service_imports: false,
         endpoint_slices: true,
         pods: true,
         nodes: true,
@@ -57,6 +61,7 @@ impl Kinds {
     pub const NONE: Self = Self {
         namespaces: false,
         services: false,
+        service_imports: false,
         endpoint_slices: false,
         pods: false,
         nodes: false,
@@ -105,6 +110,9 @@ pub fn parts(config: &Config) -> Vec<(SourceId, Vec<Name>)> {
         if kinds.services {
             add(speakers::<objects::Service>(config, namespace));
         }
+        if kinds.service_imports {
+            add(speakers::<objects::ServiceImport>(config, namespace));
+        }
         if kinds.endpoint_slices {
             add(speakers::<objects::EndpointSlice>(config, namespace));
         }
@@ -123,6 +131,9 @@ pub fn start(config: Config, sink: &Sink, clock: &Arc<dyn Clock>, tasks: &Tasks)
     for namespace in scopes(&config) {
         if kinds.services {
             starter.spawn::<objects::Service>("watch services", namespace, None);
+        }
+        if kinds.service_imports {
+            starter.spawn::<objects::ServiceImport>("watch serviceimports", namespace, None);
         }
         if kinds.endpoint_slices {
             starter.spawn::<objects::EndpointSlice>("watch endpointslices", namespace, None);

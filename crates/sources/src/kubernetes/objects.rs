@@ -63,6 +63,7 @@ trimmed! {
     Service {
         metadata: Meta,
         spec: ServiceSpec,
+        status: ServiceStatus,
     }
     ServiceSpec {
         #[serde(rename = "type")]
@@ -72,6 +73,8 @@ trimmed! {
         #[serde(rename = "clusterIPs")]
         cluster_ips: Vec<String>,
         external_name: String,
+        #[serde(rename = "externalIPs")]
+        external_ips: Vec<String>,
         ports: Vec<ServicePort>,
         selector: Map,
         publish_not_ready_addresses: bool,
@@ -85,6 +88,12 @@ trimmed! {
         #[serde(rename = "clientIP")]
         client_ip: ClientIp,
     }
+    ServiceStatus { load_balancer: LoadBalancer, }
+    LoadBalancer { ingress: Vec<Ingress>, }
+    Ingress {
+        ip: String,
+        hostname: String,
+    }
     ClientIp { timeout_seconds: Option<u32>, }
     ServicePort {
         name: String,
@@ -92,6 +101,17 @@ trimmed! {
         port: i64,
         node_port: i64,
         app_protocol: Option<String>,
+    }
+
+    ServiceImport {
+        metadata: Meta,
+        spec: ImportSpec,
+    }
+    ImportSpec {
+        #[serde(rename = "type")]
+        kind: String,
+        ips: Vec<String>,
+        ports: Vec<ServicePort>,
     }
 
     EndpointSlice {

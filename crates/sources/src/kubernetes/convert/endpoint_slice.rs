@@ -3,8 +3,8 @@
 use std::{net::IpAddr, sync::Arc};
 
 use portolan_model::{
-    Code, Conditions, Endpoint, EndpointPort, EndpointSlice, Fact, FactKey, Hints, ObjectName,
-    Origin, Reason, ServiceKey, Transport,
+    Code, Conditions, Endpoint, EndpointPort, EndpointSlice, Fact, FactKey, Hints, Name,
+    ObjectName, Origin, Reason, ServiceKey, Transport,
 };
 
 use super::{Facts, port, rejection, service::app_protocol, some};
@@ -13,14 +13,22 @@ use crate::{kubernetes::objects, names::Names};
 /// Names the Service of a slice (discovery.k8s.io/v1, LabelServiceName).
 const SERVICE_LABEL: &str = "kubernetes.io/service-name";
 
+/// Names the ServiceImport of a slice, and the cluster that its endpoints live in
+/// (multicluster.x-k8s.io/v1alpha1).
+const IMPORT_LABEL: &str = "multicluster.kubernetes.io/service-name";
+const CLUSTER_LABEL: &str = "multicluster.kubernetes.io/source-cluster";
+
 /// An EndpointSlice. Endpoints and ports that cannot be used are left out and
 /// named in a rejection. A slice without the label of a Service serves somebody
-/// else and says nothing here, as with kube-proxy.
+/// else and says nothing here, as with kube-proxy. One that carries the label of a
+/// ServiceImport as well speaks for both.
 pub(crate) fn endpoint_slice(object: &objects::EndpointSlice, names: &mut Names) -> Facts {
     let meta = &object.metadata;
-    let Some(service) = meta.labels.get(SERVICE_LABEL).and_then(|text| some(text)) else {
+    let label = |label| meta.labels.get(label).and_then(|text| some(text));
+    let (service, import) = (label(SERVICE_LABEL), label(IMPORT_LABEL));
+    if service.is_none() && import.is_none() {
         return Facts::new();
-    };
+    }
     let object_name = names.object(&meta.namespace, &meta.name);
     let mut reasons = Vec::new();
     let ports = ports(&object.ports, names, &mut reasons);
@@ -36,17 +44,28 @@ pub(crate) fn endpoint_slice(object: &objects::EndpointSlice, names: &mut Names)
             Err(reason) => reasons.push(reason),
         }
     }
-    let service = ServiceKey {
-        origin: Origin::kubernetes(),
-        namespace: object_name.namespace.clone(),
-        name: names.get(service),
+    let mut facts = Facts::new();
+    let mut say = |origin: Origin, service: Name, endpoints| {
+        let namespace = object_name.namespace.clone();
+        let key = FactKey::EndpointSlice(origin.clone(), object_name.clone());
+        let service = ServiceKey { origin, namespace, name: service };
+        facts.push((key, Fact::EndpointSlice(EndpointSlice { service, endpoints })));
     };
-    let mut facts = vec![(
-        FactKey::EndpointSlice(Origin::kubernetes(), object_name.clone()),
-        Fact::EndpointSlice(EndpointSlice { service, endpoints }),
-    )];
+    if let Some(import) = import {
+        let cluster = label(CLUSTER_LABEL).map(|cluster| names.get(cluster));
+        let imported = endpoints.iter().map(|endpoint| imported(endpoint, cluster.clone()));
+        say(Origin::clusterset(), names.get(import), imported.collect());
+    }
+    if let Some(service) = service {
+        say(Origin::kubernetes(), names.get(service), endpoints);
+    }
     facts.extend(rejection("EndpointSlice", object_name, reasons));
     facts
+}
+
+/// An endpoint of another cluster. Its Pod is not ours to look up.
+fn imported(endpoint: &Endpoint, cluster: Option<Name>) -> Arc<Endpoint> {
+    Arc::new(Endpoint { discriminator: cluster, target: None, ..endpoint.clone() })
 }
 
 fn address(text: &str, address_type: &str) -> Result<IpAddr, Reason> {

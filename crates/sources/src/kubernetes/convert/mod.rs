@@ -15,7 +15,7 @@ pub(crate) use endpoint_slice::endpoint_slice;
 pub(crate) use node::{namespace, node};
 pub(crate) use pod::{addresses, workload};
 pub(crate) use registration::registrations;
-pub(crate) use service::service;
+pub(crate) use service::{service, service_import};
 
 use portolan_model::{Fact, FactKey, ObjectName, Reason, Rejection};
 

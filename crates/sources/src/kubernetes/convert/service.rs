@@ -1,8 +1,10 @@
-//! Services.
+//! Services, and the ServiceImports of a cluster set.
+
+use std::sync::Arc;
 
 use portolan_model::{
-    AppProtocol, Code, Exposure, Fact, FactKey, Name, Origin, Reason, Service, ServiceKey,
-    ServicePort, SessionAffinity, TrafficDistribution, TrafficPolicy, Transport,
+    AppProtocol, Code, Exposure, Fact, FactKey, Name, ObjectName, Origin, Outside, Reason, Service,
+    ServiceKey, ServicePort, SessionAffinity, TrafficDistribution, TrafficPolicy, Transport,
 };
 
 use super::{Facts, is_label, parse_addresses, port, rejection, some};
@@ -33,7 +35,7 @@ pub(crate) fn service(object: &objects::Service, names: &mut Names) -> Facts {
     };
     let mut service = Service {
         exposure,
-        ports: ports(spec, names, &mut reasons),
+        ports: ports(&spec.ports, names, &mut reasons),
         publish_not_ready: spec.publish_not_ready_addresses,
         internal_policy: policy(&spec.internal_traffic_policy),
         external_policy: policy(&spec.external_traffic_policy),
@@ -52,19 +54,73 @@ pub(crate) fn service(object: &objects::Service, names: &mut Names) -> Facts {
         },
         selector: names.map(&spec.selector),
         labels: names.map(&meta.labels),
-        ..Service::bare(key.clone())
+        ..Service::bare(key)
     };
     if service.exposure == Exposure::ClusterIp {
         let all = spec.cluster_ips.iter().map(String::as_str);
         let (good, bad) = parse_addresses(all.chain([spec.cluster_ip.as_str()]));
         service.addresses = good;
-        reasons.extend(bad.iter().map(|text| {
-            Reason::new(Code::ADDRESS_INVALID, format!("clusterIP {text:?} is none."))
-        }));
+        reasons.extend(bad.iter().map(|text| bad_address("clusterIP", text)));
     }
-    let mut facts = vec![(FactKey::Service(key), Fact::Service(service))];
-    facts.extend(rejection("Service", object_name, reasons));
+    service.outside = outside(object, names, &mut reasons);
+    declared("Service", object_name, service, reasons)
+}
+
+/// A ServiceImport: a Service that clusters of the set share (KEP 1645).
+pub(crate) fn service_import(object: &objects::ServiceImport, names: &mut Names) -> Facts {
+    let (meta, spec) = (&object.metadata, &object.spec);
+    let object_name = names.object(&meta.namespace, &meta.name);
+    let mut reasons = Vec::new();
+    if !is_label(&meta.name) {
+        reasons.push(Reason::new(Code::NAME_INVALID, format!("{:?}", meta.name)));
+        return rejection("ServiceImport", object_name, reasons).into_iter().collect();
+    }
+    let headless = spec.kind == "Headless";
+    let (addresses, bad) = parse_addresses(spec.ips.iter().map(String::as_str));
+    reasons.extend(bad.iter().map(|text| bad_address("ips", text)));
+    let key = ServiceKey {
+        origin: Origin::clusterset(),
+        namespace: object_name.namespace.clone(),
+        name: object_name.name.clone(),
+    };
+    let service = Service {
+        exposure: if headless { Exposure::Headless } else { Exposure::ClusterIp },
+        addresses: if headless { Vec::new() } else { addresses },
+        ports: ports(&spec.ports, names, &mut reasons),
+        labels: names.map(&meta.labels),
+        ..Service::bare(key)
+    };
+    declared("ServiceImport", object_name, service, reasons)
+}
+
+fn declared(kind: &str, object: ObjectName, service: Service, reasons: Vec<Reason>) -> Facts {
+    let mut facts = vec![(FactKey::Service(service.key.clone()), Fact::Service(service))];
+    facts.extend(rejection(kind, object, reasons));
     facts
+}
+
+fn bad_address(field: &str, text: &str) -> Reason {
+    Reason::new(Code::ADDRESS_INVALID, format!("{field} {text:?} is none."))
+}
+
+/// How a Service is reached from outside.
+fn outside(
+    object: &objects::Service,
+    names: &mut Names,
+    reasons: &mut Vec<Reason>,
+) -> Option<Arc<Outside>> {
+    let ingress = &object.status.load_balancer.ingress;
+    let (addresses, bad) = parse_addresses(object.spec.external_ips.iter().map(String::as_str));
+    let (balancers, bad_too) = parse_addresses(ingress.iter().map(|one| one.ip.as_str()));
+    reasons.extend(bad.iter().map(|text| bad_address("externalIPs", text)));
+    reasons.extend(bad_too.iter().map(|text| bad_address("ingress ip", text)));
+    let hostnames = ingress.iter().filter_map(|one| some(&one.hostname));
+    let outside = Outside {
+        addresses,
+        balancers,
+        balancer_names: hostnames.map(|name| names.get(name)).collect(),
+    };
+    Some(outside).filter(|outside| *outside != Outside::default()).map(Arc::new)
 }
 
 fn exposure(spec: &objects::ServiceSpec) -> Result<Exposure, Reason> {
@@ -86,12 +142,12 @@ fn exposure(spec: &objects::ServiceSpec) -> Result<Exposure, Reason> {
 }
 
 fn ports(
-    spec: &objects::ServiceSpec,
+    declared: &[objects::ServicePort],
     names: &mut Names,
     reasons: &mut Vec<Reason>,
 ) -> Vec<ServicePort> {
-    let mut ports = Vec::with_capacity(spec.ports.len());
-    for declared in &spec.ports {
+    let mut ports = Vec::with_capacity(declared.len());
+    for declared in declared {
         let Some(transport) = Transport::parse(declared.protocol.as_deref()) else {
             let protocol = declared.protocol.as_deref().unwrap_or_default();
             let detail = format!("Port {} has the unknown protocol {protocol:?}.", declared.port);

@@ -9,7 +9,7 @@
 
 use std::collections::BTreeMap;
 
-use portolan_model::Name;
+use crate::Name;
 
 /// What a requirement looks like, for people who wrote another one.
 const GRAMMAR: &str =
