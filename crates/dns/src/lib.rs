@@ -39,6 +39,7 @@ mod server;
 mod settings;
 mod tcp;
 mod trace;
+mod transfer;
 mod udp;
 mod wire;
 

@@ -151,7 +151,7 @@ mod tests {
             match self.responder.respond(Proto::Udp, client, packet, turn, &mut out) {
                 Met::Silence => (Vec::new(), None),
                 Met::Reply(tally) => (out, tally),
-                Met::Later(_) => panic!("nobody else is asked"),
+                Met::Later(_) | Met::Transfer(_) => panic!("nobody else is asked"),
             }
         }
 

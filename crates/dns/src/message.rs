@@ -63,6 +63,8 @@ pub(crate) struct Query {
     pub(crate) head: Head,
     pub(crate) question: Question,
     pub(crate) edns: Option<Edns>,
+    /// The serial that an IXFR client has.
+    pub(crate) serial: Option<u32>,
 }
 
 /// Why a packet is not answered with an answer.
@@ -127,7 +129,7 @@ pub(crate) fn parse(packet: &[u8]) -> Incoming {
         () if extras.version > 0 => reject(Some(question), edns, Rejection::BadVers),
         () if extras.signed => reject(Some(question), edns, Rejection::NotAuth),
         () if head.opcode == OPCODE_NOTIFY => reject(Some(question), edns, Rejection::Refused),
-        () => Incoming::Query(Query { head, question, edns }),
+        () => Incoming::Query(Query { head, question, edns, serial: extras.serial }),
     }
 }
 
@@ -137,6 +139,7 @@ struct Extras {
     edns: Option<Edns>,
     version: u8,
     signed: bool,
+    serial: Option<u32>,
 }
 
 /// Walks over a packet; each step is `None` when the packet ends too early or
@@ -223,7 +226,10 @@ impl<'p> Reader<'p> {
     fn extras(&mut self, skipped: u16, additionals: u16) -> Option<Extras> {
         let mut extras = Extras::default();
         for _ in 0..skipped {
-            self.record()?;
+            let record = self.record()?;
+            if record.kind == Rtype::SOA {
+                extras.serial = serial_of(record.data);
+            }
         }
         for _ in 0..additionals {
             let record = self.record()?;
@@ -268,6 +274,12 @@ pub(crate) struct RawRecord<'p> {
     pub(crate) class: u16,
     pub(crate) ttl: u32,
     pub(crate) data: &'p [u8],
+}
+
+/// The serial of an SOA whose names may be compressed: five numbers end it.
+fn serial_of(data: &[u8]) -> Option<u32> {
+    let numbers = data.get(data.len().checked_sub(20)?..)?;
+    Some(u32::from_be_bytes(numbers.get(..4)?.try_into().ok()?))
 }
 
 /// Whether EDNS options fill their record exactly.

@@ -13,7 +13,11 @@ use std::{net::IpAddr, sync::Arc, time::Instant};
 
 use arc_swap::{ArcSwap, Guard};
 use domain::{
-    base::{Message, ParsedName, name::FlattenInto},
+    base::{
+        Message, ParsedName,
+        iana::{Class, Rtype},
+        name::FlattenInto,
+    },
     rdata::ZoneRecordData,
 };
 
@@ -25,6 +29,7 @@ use crate::{
     name::{DnsName, Rr, depth, text},
     names::Names,
     settings::{Zone, ZoneKind},
+    transfer::Transfer,
     wire::{self, MESSAGE_MAX, Parts, Rcode, UDP_PAYLOAD_MAX, rcode_text},
 };
 
@@ -37,6 +42,8 @@ pub(crate) enum Met {
     Reply(Option<Tally>),
     /// Others have to be asked first.
     Later(Box<Later>),
+    /// A whole zone, message by message.
+    Transfer(Box<Transfer>),
 }
 
 /// A query that waits for others.
@@ -113,6 +120,9 @@ impl Responder {
         };
         let names = self.names.load();
         let zone = names.settings().zone_of(&query.question.name);
+        if let Some(transfer) = self.transfer(&names, proto, client, &query) {
+            return Met::Transfer(Box::new(transfer));
+        }
         let limit = match proto {
             Proto::Udp => query.udp_limit(UDP_PAYLOAD_MAX),
             Proto::Tcp => MESSAGE_MAX,
@@ -143,6 +153,34 @@ impl Responder {
             }
             Lookup::Later(pending) => Met::Later(Box::new(Later { asked, pending: *pending })),
         }
+    }
+
+    /// The zone that is asked for as a whole, by one who may have it.
+    fn transfer(
+        &self,
+        names: &Arc<Names>,
+        proto: Proto,
+        client: IpAddr,
+        query: &Query,
+    ) -> Option<Transfer> {
+        let question = &query.question;
+        let asked =
+            matches!(question.kind, Rtype::AXFR | Rtype::IXFR) && question.class == Class::IN;
+        if !asked || proto == Proto::Udp || !names.settings().transfer_to.allows(client) {
+            return None;
+        }
+        let transfer = Transfer::begin(names.clone(), query.clone())?;
+        let zone = text(&question.name);
+        self.metrics.seen(&Seen {
+            proto,
+            client,
+            kind: Some(question.kind),
+            zone: &zone,
+            rcode: Rcode::NoError.as_str(),
+            forwarded: false,
+            took: std::time::Duration::ZERO,
+        });
+        Some(transfer)
     }
 
     /// Waits for others, and writes the reply.

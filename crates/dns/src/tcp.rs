@@ -169,6 +169,14 @@ async fn serve(mut stream: TcpStream, admitted: &Admitted) {
                 // What is no query over TCP has no excuse: the stream is lost.
                 Met::Silence => return,
                 Met::Reply(_) => frame(&reply, &mut output),
+                Met::Transfer(mut zone) => {
+                    while zone.next(&mut reply) {
+                        frame(&reply, &mut output);
+                        if output.len() >= BATCH && !write(&mut stream, &mut output).await {
+                            return;
+                        }
+                    }
+                }
                 Met::Later(later) => waiting.push(async move {
                     let mut reply = Vec::new();
                     responder.finish(*later, &mut reply).await;

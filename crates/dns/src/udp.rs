@@ -89,7 +89,7 @@ pub(crate) async fn work(socket: UdpSocket, responder: Responder, shutdown: Shut
         }
         let turn = random.random_range(0..1 << 16);
         match responder.respond(Proto::Udp, client.ip(), query, turn, &mut reply) {
-            Met::Silence => {}
+            Met::Silence | Met::Transfer(_) => {}
             Met::Reply(tally) => {
                 if let Some(tally) = tally {
                     memo.remember(query, &reply, tally);

@@ -135,7 +135,7 @@ fn value_of(text: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use portolan_model::name;
+    use crate::name;
 
     use super::*;
 

@@ -15,6 +15,8 @@ mod service;
 
 use std::{net::IpAddr, sync::Arc};
 
+pub(crate) use service::{alias_target, endpoint_hits};
+
 use portolan_catalog::ServiceEntry;
 use portolan_model::{ClientView, Name, ServiceKey};
 

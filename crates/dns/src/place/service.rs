@@ -125,7 +125,7 @@ pub(super) fn virtual_hits(entry: &ServiceEntry, wanted: Option<(&str, Transport
 }
 
 /// Endpoints that are handed out, by port, all ports or one.
-pub(super) fn endpoint_hits(
+pub(crate) fn endpoint_hits(
     asked: &Asked<'_>,
     entry: &ServiceEntry,
     named: impl Fn(&Endpoint) -> bool,
@@ -191,7 +191,7 @@ pub(super) fn transport(label: &str) -> Option<Transport> {
 
 /// The target of an alias. An address is none: a CNAME to `1.2.3.4.` would send
 /// resolvers to the root for a top-level domain `4`.
-pub(super) fn alias_target(text: &str) -> Option<DnsName> {
+pub(crate) fn alias_target(text: &str) -> Option<DnsName> {
     if text.parse::<IpAddr>().is_ok() {
         return None;
     }

@@ -464,3 +464,96 @@ fn endpoints_of_one_zone_have_names() {
         assert_eq!(short(&ask(&names, &name, Rtype::A)), expected, "{below}");
     }
 }
+
+/// Where the Service asks for it, a client gets the endpoints of its zone; it is
+/// known by its Pod, over a real socket.
+#[tokio::test]
+async fn clients_get_what_is_near() {
+    use portolan_model::{Fact, Node, ObjectName, Service, TrafficDistribution, name};
+    let zoned = |last: u8, zone: &str| {
+        let mut endpoint = endpoint([10, 1, 0, last].into(), &[]);
+        endpoint.zone = Some(zone.into());
+        endpoint
+    };
+    let near = |distribution| {
+        let db = ServiceKey::kubernetes("demo", "db");
+        let service = Service { distribution, ..headless("demo", "db", vec![]) };
+        let node = Node { name: name("n1"), zone: Some(name("a")), addresses: vec![], ready: true };
+        let pod = World::new().pod("demo", "me", [127, 0, 0, 1].into()).snapshot();
+        let mut pod = pod.workloads().next().unwrap().as_ref().clone();
+        pod.node = Some(name("n1"));
+        web()
+            .service(service)
+            .endpoints("db-1", &db, vec![zoned(1, "a"), zoned(2, "b")])
+            .fact(FactKey::Node(name("n1")), Fact::Node(node))
+            .fact(FactKey::Workload(ObjectName::new("demo", "me")), Fact::Workload(pod))
+    };
+    let mut live = Live::new(&near(TrafficDistribution::Any));
+    let server = Server::start(live.hub().clone(), Settings::default()).await;
+    let packet = Ask::new("db.demo.svc.cluster.local.", Rtype::A).packet();
+    for (distribution, expected) in [
+        (TrafficDistribution::Any, 2),
+        (TrafficDistribution::SameZone, 1),
+        (TrafficDistribution::Any, 2),
+    ] {
+        live.set(&near(distribution));
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        loop {
+            let reply = message(udp(server.address(), &packet, PATIENCE).await.unwrap());
+            if reply.header_counts().ancount() == expected {
+                break;
+            }
+            assert!(tokio::time::Instant::now() < deadline, "{distribution:?}");
+        }
+    }
+    server.stop().await;
+}
+
+#[test]
+fn labels_choose_what_has_names() {
+    use portolan_model::{Fact, Namespace, Selector, Service, name};
+    let labels = |pairs: &[(&str, &str)]| {
+        Arc::new(pairs.iter().map(|(key, value)| (name(key), name(value))).collect())
+    };
+    let service = |text: &str, last: u8, pairs: &[(&str, &str)]| Service {
+        labels: labels(pairs),
+        ..cluster_ip("demo", text, &[[10, 0, 0, last].into()], vec![])
+    };
+    let namespace = Namespace { name: name("demo"), labels: labels(&[("env", "prod")]) };
+    let world = World::new()
+        .fact(FactKey::Namespace(name("demo")), Fact::Namespace(namespace))
+        .namespace("plain")
+        .service(service("shown", 1, &[("dns", "yes")]))
+        .service(service("hidden", 2, &[]))
+        .service(cluster_ip("plain", "other", &[[10, 0, 0, 3].into()], vec![]));
+    let selector = |text: &str| Some(Selector::parse(text).unwrap());
+    let zones = ["cluster.local", "in-addr.arpa"].iter().filter_map(|zone| Zone::new(zone));
+    let settings = |namespace_labels, labels| Settings {
+        namespace_labels,
+        labels,
+        zones: zones.clone().collect(),
+        ..Settings::default()
+    };
+    let all = settings(None, None);
+    let by_namespace = settings(selector("env in (prod,dev)"), None);
+    let by_label = settings(None, selector("dns=yes"));
+    for (settings, expected) in [
+        (all, ["10.0.0.1", "10.0.0.2", "10.0.0.3", "hidden.demo.svc.cluster.local.", "NODATA"]),
+        (
+            by_namespace,
+            ["10.0.0.1", "10.0.0.2", "NXDOMAIN", "hidden.demo.svc.cluster.local.", "NXDOMAIN"],
+        ),
+        (by_label, ["10.0.0.1", "NXDOMAIN", "NXDOMAIN", "NXDOMAIN", "NODATA"]),
+    ] {
+        let names = names(&world, settings);
+        let found = [
+            ("shown.demo.svc.cluster.local", Rtype::A),
+            ("hidden.demo.svc.cluster.local", Rtype::A),
+            ("other.plain.svc.cluster.local", Rtype::A),
+            ("2.0.0.10.in-addr.arpa", Rtype::PTR),
+            ("plain.svc.cluster.local", Rtype::A),
+        ]
+        .map(|(name, kind)| short(&ask(&names, name, kind)));
+        assert_eq!(found, expected);
+    }
+}

@@ -8,4 +8,5 @@ mod dig;
 mod face;
 mod forward;
 mod sockets;
+mod transfer;
 mod upstream;

@@ -2,8 +2,8 @@
 
 use portolan_dialects::{Dialect, app, list};
 use portolan_model::{
-    AppProtocol, Code, Conditions, Endpoint, EndpointSlice, Exposure, Fact, Rejection, Service,
-    SessionAffinity, TrafficDistribution, TrafficPolicy, Workload,
+    AppProtocol, Code, Conditions, Endpoint, EndpointSlice, Exposure, Fact, Origin, Rejection,
+    Service, SessionAffinity, TrafficDistribution, TrafficPolicy, Workload,
 };
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -88,6 +88,75 @@ fn a_whole_service() {
     assert_eq!(service.distribution, TrafficDistribution::SameZone);
     assert_eq!(&*service.selector["app"], "web");
     assert_eq!(&*service.labels["tier"], "front");
+}
+
+#[test]
+fn ways_in_from_outside() {
+    let object = json!({
+        "metadata": {"name": "web", "namespace": "shop"},
+        "spec": {"clusterIP": "10.0.0.1", "externalIPs": ["1.2.3.4", "1.2.3.400"]},
+        "status": {"loadBalancer": {"ingress": [{"ip": "2.3.4.5"}, {"hostname": "lb.example"}]}},
+    });
+    let (good, bad) = split(service(&parse(object), &mut Names::default()));
+    let [Fact::Service(service)] = &good[..] else { panic!("{good:?}") };
+    let outside = service.outside.as_deref().unwrap();
+    assert_eq!(outside.addresses, ["1.2.3.4".parse::<std::net::IpAddr>().unwrap()]);
+    assert_eq!(outside.balancers, ["2.3.4.5".parse::<std::net::IpAddr>().unwrap()]);
+    assert_eq!(&*outside.balancer_names[0], "lb.example");
+    assert_eq!(codes(&bad), [Code::ADDRESS_INVALID]);
+    assert_eq!(service_of(json!({"clusterIP": "10.0.0.1"})).0.unwrap().outside, None);
+}
+
+#[test]
+fn what_a_cluster_set_shares() {
+    let import = |spec: Value| {
+        let object = json!({"metadata": {"name": "db", "namespace": "shop"}, "spec": spec});
+        let (good, bad) = split(service_import(&parse(object), &mut Names::default()));
+        let service = good.into_iter().find_map(|fact| match fact {
+            Fact::Service(service) => Some(service),
+            _ => None,
+        });
+        (service.unwrap(), codes(&bad))
+    };
+    let ports = json!([{"name": "sql", "port": 5432}]);
+    let (service, bad) =
+        import(json!({"type": "ClusterSetIP", "ips": ["10.9.0.1", "x"], "ports": ports}));
+    assert_eq!((service.exposure, service.addresses.len()), (Exposure::ClusterIp, 1));
+    assert_eq!(service.key.origin, Origin::clusterset());
+    assert_eq!((service.ports.len(), bad), (1, vec![Code::ADDRESS_INVALID]));
+    let (service, _) = import(json!({"type": "Headless"}));
+    assert_eq!(service.exposure, Exposure::Headless);
+
+    // A slice speaks for the import, for the Service of its label, or for both.
+    let import = "multicluster.kubernetes.io/service-name";
+    for (own, expected) in
+        [(None, &["clusterset"][..]), (Some("derived"), &["clusterset", "kubernetes"])]
+    {
+        let mut labels = json!({
+            import: "db", "multicluster.kubernetes.io/source-cluster": "west",
+        });
+        if let Some(own) = own {
+            labels["kubernetes.io/service-name"] = json!(own);
+        }
+        let object = json!({
+            "metadata": {"name": "db-x", "namespace": "shop", "labels": labels},
+            "addressType": "IPv4",
+            "endpoints": [{"addresses": ["10.1.0.1"], "targetRef": {"kind": "Pod", "name": "p"}}],
+        });
+        let (good, _) = split(endpoint_slice(&parse(object), &mut Names::default()));
+        let slices: Vec<&EndpointSlice> = good
+            .iter()
+            .filter_map(|fact| match fact {
+                Fact::EndpointSlice(slice) => Some(slice),
+                _ => None,
+            })
+            .collect();
+        let origins: Vec<&str> = slices.iter().map(|one| one.service.origin.as_str()).collect();
+        assert_eq!(origins, expected);
+        let imported = &slices[0].endpoints[0];
+        assert_eq!(imported.discriminator.as_deref(), Some("west"));
+        assert_eq!(imported.target, None);
+    }
 }
 
 #[test]
