@@ -280,8 +280,10 @@ func startAPI(s settings, etcd string, ended chan<- string) (*exec.Cmd, error) {
 		"--authorization-mode=RBAC",
 		"--anonymous-auth=false",
 		"--allow-privileged=true",
-		// What client-go asks for by itself from 1.35 on; beta and off in 1.33.
-		"--feature-gates=WatchList=true",
+		// Beta and off in 1.33: what client-go asks for by itself from 1.35 on, and
+		// LeaseCandidates with the API version that has them.
+		"--feature-gates=WatchList=true,CoordinatedLeaderElection=true",
+		"--runtime-config=coordination.k8s.io/v1beta1=true",
 		// It refuses to publish a loopback address.
 		"--endpoint-reconciler-type=none",
 	}, ended)

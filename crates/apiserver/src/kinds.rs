@@ -41,6 +41,8 @@ pub struct Kind {
     pub has_generation: bool,
     /// Whether a PUT or an apply to a name that does not exist creates it.
     pub create_on_update: bool,
+    /// The warning that goes with every answer about a deprecated kind; empty for the others.
+    pub deprecated: &'static str,
 }
 
 impl Kind {
@@ -107,6 +109,7 @@ const fn core(
         has_scale: false,
         has_generation: false,
         create_on_update: false,
+        deprecated: "",
     }
 }
 
@@ -160,11 +163,12 @@ pub static SERVICES: Kind = Kind {
     create_on_update: true,
     ..plain!("Service", "services", "service")
 };
-/// Endpoints (deprecated upstream since 1.33, still served).
+/// Endpoints (deprecated upstream since 1.33 by KEP-4974, still served).
 pub static ENDPOINTS: Kind = Kind {
     list_kind: "EndpointsList",
     short_names: &["ep"],
     create_on_update: true,
+    deprecated: "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice",
     ..plain!("Endpoints", "endpoints", "endpoints")
 };
 /// ConfigMaps.
@@ -187,6 +191,18 @@ pub static ENDPOINT_SLICES: Kind = Kind {
 pub static LEASES: Kind = Kind {
     create_on_update: true,
     ..grouped!("coordination.k8s.io", "v1", "Lease", "leases", "lease")
+};
+/// LeaseCandidates: who would lead, for coordinated leader election. Beta in 1.33.
+pub static LEASE_CANDIDATES: Kind = Kind {
+    create_on_update: true,
+    deprecated: "coordination.k8s.io/v1beta1 LeaseCandidate is deprecated in v1.36+, unavailable in v1.39+",
+    ..grouped!(
+        "coordination.k8s.io",
+        "v1beta1",
+        "LeaseCandidate",
+        "leasecandidates",
+        "leasecandidate"
+    )
 };
 /// Deployments.
 pub static DEPLOYMENTS: Kind = Kind {
@@ -286,6 +302,7 @@ pub static ALL: &[&Kind] = &[
     &CONTROLLER_REVISIONS,
     &ENDPOINT_SLICES,
     &LEASES,
+    &LEASE_CANDIDATES,
     &SERVICE_CIDRS,
     &IP_ADDRESSES,
     &ROLES,

@@ -63,29 +63,49 @@ fn parts(kind: &Kind) -> Vec<Part> {
     parts
 }
 
-/// One version of a group: its kinds, each with whether it is stored.
+/// A group with its versions, the preferred one first.
 struct Group {
     name: &'static str,
+    versions: Vec<GroupVersion>,
+}
+
+/// A version of a group: its kinds, each with whether it is stored.
+struct GroupVersion {
     version: &'static str,
     members: Vec<(&'static Kind, bool)>,
 }
 
-/// Groups in order, each with its one version and its kinds.
+/// Groups and their versions, in the order in which the table of kinds first names them.
 fn groups() -> Vec<Group> {
     let mut groups: Vec<Group> = Vec::new();
     let stored = kinds::ALL.iter().map(|k| (*k, true));
     for (kind, stored) in stored.chain(kinds::VIRTUAL.iter().map(|k| (*k, false))) {
-        let known = groups.iter_mut().find(|g| g.name == kind.group && g.version == kind.version);
-        match known {
-            Some(group) => group.members.push((kind, stored)),
-            None => groups.push(Group {
-                name: kind.group,
-                version: kind.version,
-                members: vec![(kind, stored)],
-            }),
-        }
+        let group = position_or_push(
+            &mut groups,
+            |g| g.name == kind.group,
+            || Group { name: kind.group, versions: Vec::new() },
+        );
+        let versions = &mut groups[group].versions;
+        let version = position_or_push(
+            versions,
+            |v| v.version == kind.version,
+            || GroupVersion { version: kind.version, members: Vec::new() },
+        );
+        versions[version].members.push((kind, stored));
     }
     groups
+}
+
+/// Where the first such item is; a new one is put at the end when there is none.
+fn position_or_push<T>(
+    items: &mut Vec<T>,
+    is_it: impl Fn(&T) -> bool,
+    new: impl FnOnce() -> T,
+) -> usize {
+    items.iter().position(is_it).unwrap_or_else(|| {
+        items.push(new());
+        items.len() - 1
+    })
 }
 
 fn aggregated_resource(kind: &Kind, stored: bool) -> Value {
@@ -123,16 +143,11 @@ fn aggregated(core: bool, version: &str) -> Value {
     let items: Vec<Value> = groups()
         .into_iter()
         .filter(|group| group.name.is_empty() == core)
-        .map(|Group { name, version: group_version, members }| {
-            let resources: Vec<_> =
-                members.into_iter().map(|(k, stored)| aggregated_resource(k, stored)).collect();
+        .map(|group| {
+            let versions: Vec<_> = group.versions.into_iter().map(aggregated_version).collect();
             json!({
-                "metadata": {"name": name, "creationTimestamp": null},
-                "versions": [{
-                    "version": group_version,
-                    "resources": resources,
-                    "freshness": "Current",
-                }],
+                "metadata": {"name": group.name, "creationTimestamp": null},
+                "versions": versions,
             })
         })
         .collect();
@@ -144,32 +159,41 @@ fn aggregated(core: bool, version: &str) -> Value {
     })
 }
 
-fn group_value(group: &str, version: &str) -> Value {
-    let version = json!({"groupVersion": format!("{group}/{version}"), "version": version});
-    json!({"name": group, "versions": [version], "preferredVersion": version})
+fn aggregated_version(GroupVersion { version, members }: GroupVersion) -> Value {
+    let resources: Vec<_> =
+        members.into_iter().map(|(kind, stored)| aggregated_resource(kind, stored)).collect();
+    json!({"version": version, "resources": resources, "freshness": "Current"})
+}
+
+fn group_value(group: &Group) -> Value {
+    let versions: Vec<Value> = group
+        .versions
+        .iter()
+        .map(|GroupVersion { version, .. }| {
+            json!({"groupVersion": format!("{}/{version}", group.name), "version": version})
+        })
+        .collect();
+    json!({"name": group.name, "versions": versions, "preferredVersion": versions.first()})
 }
 
 fn group_list() -> Value {
-    let groups: Vec<_> = groups()
-        .into_iter()
-        .filter(|group| !group.name.is_empty())
-        .map(|group| group_value(group.name, group.version))
-        .collect();
+    let groups: Vec<_> =
+        groups().iter().filter(|group| !group.name.is_empty()).map(group_value).collect();
     json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
 }
 
 fn one_group(name: &str) -> Option<Value> {
     let found = groups().into_iter().find(|g| !g.name.is_empty() && g.name == name)?;
     let mut value = json!({"kind": "APIGroup", "apiVersion": "v1"});
-    let map = group_value(found.name, found.version);
-    for (key, part) in map.as_object().into_iter().flatten() {
+    for (key, part) in group_value(&found).as_object().into_iter().flatten() {
         value[key] = part.clone();
     }
     Some(value)
 }
 
 fn resource_list(group: &str, version: &str) -> Option<Value> {
-    let found = groups().into_iter().find(|g| g.name == group && g.version == version)?;
+    let found = groups().into_iter().find(|g| g.name == group)?;
+    let found = found.versions.into_iter().find(|v| v.version == version)?;
     let mut resources = Vec::new();
     for (kind, stored) in found.members {
         let mut resource = json!({
@@ -253,7 +277,9 @@ mod tests {
             .collect();
         for kind in kinds::ALL.iter().chain(kinds::VIRTUAL) {
             let group = aggregated.iter().find(|g| g["metadata"]["name"] == kind.group).unwrap();
-            let resources = group["versions"][0]["resources"].as_array().unwrap();
+            let versions = group["versions"].as_array().unwrap();
+            let version = versions.iter().find(|v| v["version"] == kind.version).unwrap();
+            let resources = version["resources"].as_array().unwrap();
             assert!(resources.iter().any(|r| r["resource"] == kind.plural), "{kind:?}");
             let legacy = resource_list(kind.group, kind.version).unwrap();
             let resources = legacy["resources"].as_array().unwrap();

@@ -30,10 +30,6 @@ use crate::{
 /// Longest `fieldManager` (apimachinery `FieldManagerMaxLength`).
 const FIELD_MANAGER_BYTES_MAX: usize = 128;
 
-/// What upstream says with every answer about Endpoints since 1.33 (KEP-4974).
-const ENDPOINTS_DEPRECATED: &str =
-    "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice";
-
 /// One request on a resource, with its body read.
 pub(crate) struct Request<'a> {
     pub(crate) service: &'a Service,
@@ -69,14 +65,14 @@ pub(crate) fn is_watch(target: &Target, query: &Query) -> bool {
 impl Request<'_> {
     /// Answers, once authorization has said yes.
     pub(crate) async fn answer(self) -> Result<Answer, Status> {
-        let is_deprecated = *self.target.kind == kinds::ENDPOINTS;
+        let deprecated = self.target.kind.deprecated;
         let answer = self.dispatch().await;
-        if !is_deprecated {
+        if deprecated.is_empty() {
             return answer;
         }
         // With refusals too.
         let answer = answer.unwrap_or_else(|status| respond::status(&status));
-        Ok(respond::warn(answer, &[ENDPOINTS_DEPRECATED.to_owned()]))
+        Ok(respond::warn(answer, &[deprecated.to_owned()]))
     }
 
     async fn dispatch(self) -> Result<Answer, Status> {

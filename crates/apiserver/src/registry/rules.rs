@@ -70,10 +70,11 @@ pub(crate) fn check_type(kind: &Kind, object: &mut Value) -> Result<(), Status> 
                 } else {
                     (found, kind.api_version)
                 };
+                let bare = version.rsplit_once('/').map_or(version, |(_, bare)| bare);
                 return Err(Status::bad_request(format!(
-                    "{name} in version {:?} cannot be handled as a {}: no kind {name:?} is \
+                    "{name} in version {bare:?} cannot be handled as a {}: no kind {name:?} is \
                      registered for version {version:?} in scheme {SCHEME:?}",
-                    kind.version, kind.kind
+                    kind.kind
                 )));
             }
         }

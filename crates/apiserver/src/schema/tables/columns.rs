@@ -417,6 +417,19 @@ static LEASES: &[Column] = &[
     AGE,
 ];
 
+static LEASE_CANDIDATES: &[Column] = &[
+    NAMED,
+    text(
+        "LeaseName",
+        "LeaseName is the name of the lease for which this candidate is contending. This field \
+        is immutable.",
+    ),
+    // Upstream looks these two up in the wrong type and finds nothing.
+    text("BinaryVersion", ""),
+    text("EmulationVersion", ""),
+    AGE,
+];
+
 static ENDPOINT_SLICES: &[Column] = &[
     NAMED,
     text(
@@ -473,7 +486,7 @@ static OTHERS: &[Column] = &[NAMED, column("Created At", "date", CREATED)];
 
 /// The columns of a kind.
 pub(super) fn of(kind: &Kind) -> &'static [Column] {
-    let rows: [(&Kind, &'static [Column]); 20] = [
+    let rows: [(&Kind, &'static [Column]); 21] = [
         (&kinds::PODS, PODS),
         (&kinds::REPLICA_SETS, REPLICA_SETS),
         (&kinds::DAEMON_SETS, DAEMON_SETS),
@@ -490,6 +503,7 @@ pub(super) fn of(kind: &Kind) -> &'static [Column] {
         (&kinds::ROLE_BINDINGS, ROLE_BINDINGS),
         (&kinds::CLUSTER_ROLE_BINDINGS, CLUSTER_ROLE_BINDINGS),
         (&kinds::LEASES, LEASES),
+        (&kinds::LEASE_CANDIDATES, LEASE_CANDIDATES),
         (&kinds::ENDPOINT_SLICES, ENDPOINT_SLICES),
         (&kinds::CONTROLLER_REVISIONS, CONTROLLER_REVISIONS),
         (&kinds::SERVICE_CIDRS, SERVICE_CIDRS),

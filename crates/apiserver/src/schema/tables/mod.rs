@@ -87,6 +87,11 @@ pub fn row(kind: &Kind, object: &Value, now_unix_secs: u64) -> Vec<Value> {
         ("coordination.k8s.io", "leases") => {
             vec![json!(name), json!(text(object, &["spec", "holderIdentity"])), json!(age)]
         }
+        ("coordination.k8s.io", "leasecandidates") => {
+            let spec = |key| json!(text(object, &["spec", key]));
+            let (lease, binary) = (spec("leaseName"), spec("binaryVersion"));
+            vec![json!(name), lease, binary, spec("emulationVersion"), json!(age)]
+        }
         ("rbac.authorization.k8s.io", "rolebindings" | "clusterrolebindings") => {
             binding(object, &age)
         }

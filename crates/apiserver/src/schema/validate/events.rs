@@ -1,12 +1,11 @@
-//! Events and Leases.
+//! Events.
 
 use serde_json::{Value, json};
 
 use super::{report::Report, syntax};
 use crate::{
-    Cause,
     registry::object,
-    schema::value::{at, int, text},
+    schema::value::{at, text},
 };
 
 // Limits of `pkg/apis/core/validation/events.go`.
@@ -47,22 +46,5 @@ pub(super) fn event(report: &mut Report, event: &Value) {
     if text(event, &["message"]).len() > MESSAGE_MAX {
         let detail = format!("can have at most {MESSAGE_MAX} characters");
         report.invalid("message", &json!(""), &detail);
-    }
-}
-
-pub(super) fn lease(report: &mut Report, lease: &Value) {
-    let spec = lease.get("spec").unwrap_or(&Value::Null);
-    if let Some(seconds) = int(spec, &["leaseDurationSeconds"]).filter(|s| *s <= 0) {
-        report.invalid("spec.leaseDurationSeconds", &json!(seconds), "must be greater than 0");
-    }
-    report.not_negative(spec, "spec", "leaseTransitions");
-    let strategy = text(spec, &["strategy"]);
-    if !strategy.is_empty() && strategy != "OldestEmulationVersion" {
-        let supported = ["OldestEmulationVersion"];
-        report.push(Cause::not_supported("spec.strategy", &json!(strategy), &supported));
-    }
-    if strategy.is_empty() && !text(spec, &["preferredHolder"]).is_empty() {
-        let detail = "may only be specified if `strategy` is defined";
-        report.forbidden("spec.preferredHolder", detail);
     }
 }

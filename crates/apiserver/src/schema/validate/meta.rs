@@ -19,6 +19,7 @@ fn name_rule(kind: &Kind) -> fn(&str) -> Vec<String> {
         ("", "services") => syntax::dns_1035_label,
         ("", "events") | ("rbac.authorization.k8s.io", _) => syntax::path_segment,
         ("networking.k8s.io", "ipaddresses") => address::canonical,
+        ("coordination.k8s.io", "leasecandidates") => syntax::config_key,
         _ => syntax::dns_subdomain,
     }
 }

@@ -14,6 +14,7 @@ mod endpoints;
 mod events;
 mod go;
 mod labels;
+mod leases;
 mod meta;
 mod nodes;
 mod pods;
@@ -77,6 +78,9 @@ pub fn update(kind: &Kind, old: &Value, new: &Value, context: &Context<'_>) -> V
         ("", "pods") => pods::change(&mut report, old, new),
         ("discovery.k8s.io", "endpointslices") => endpoints::slice_change(&mut report, old, new),
         ("apps", _) => workloads::change(&mut report, kind, old, new),
+        ("coordination.k8s.io", "leasecandidates") => {
+            leases::candidate_change(&mut report, old, new);
+        }
         ("rbac.authorization.k8s.io", "rolebindings" | "clusterrolebindings") => {
             rbac::binding_change(&mut report, old, new);
         }
@@ -145,7 +149,8 @@ fn body(
         ("apps", "replicasets") => workloads::replica_set(report, object),
         ("apps", "statefulsets") => workloads::stateful_set(report, object),
         ("apps", "daemonsets") => workloads::daemon_set(report, object),
-        ("coordination.k8s.io", "leases") => events::lease(report, object),
+        ("coordination.k8s.io", "leases") => leases::lease(report, object),
+        ("coordination.k8s.io", "leasecandidates") => leases::candidate(report, object),
         ("networking.k8s.io", "servicecidrs") => address::service_cidr(report, object),
         ("networking.k8s.io", "ipaddresses") => address::ip_address(report, object),
         ("rbac.authorization.k8s.io", "roles") => rbac::role(report, object, true),

@@ -72,6 +72,7 @@ static KINDS: &[GroupVersion] = &[
         ],
     ),
     ("coordination.k8s.io", "v1", &[("Lease", &common::PLAIN)]),
+    ("coordination.k8s.io", "v1beta1", &[("LeaseCandidate", &common::PLAIN)]),
     ("events.k8s.io", "v1", &[("Event", &other::EVENT)]),
     (
         "rbac.authorization.k8s.io",

@@ -25,6 +25,7 @@ import (
 	authorization "k8s.io/api/authorization/v1"
 	autoscaling "k8s.io/api/autoscaling/v1"
 	coordination "k8s.io/api/coordination/v1"
+	coordinationbeta "k8s.io/api/coordination/v1beta1"
 	core "k8s.io/api/core/v1"
 	discovery "k8s.io/api/discovery/v1"
 	networking "k8s.io/api/networking/v1"
@@ -54,6 +55,7 @@ var roots = []struct {
 	}},
 	{"discovery.k8s.io/v1", []any{discovery.EndpointSlice{}}},
 	{"coordination.k8s.io/v1", []any{coordination.Lease{}}},
+	{"coordination.k8s.io/v1beta1", []any{coordinationbeta.LeaseCandidate{}}},
 	{"networking.k8s.io/v1", []any{networking.ServiceCIDR{}, networking.IPAddress{}}},
 	{"rbac.authorization.k8s.io/v1", []any{
 		rbac.Role{}, rbac.RoleBinding{}, rbac.ClusterRole{}, rbac.ClusterRoleBinding{},
@@ -178,7 +180,7 @@ var reference = regexp.MustCompile(`"#/components/schemas/([^"]+)"`)
 // The schemas of the documents, cut down: one line each, its name, a tab, its JSON.
 func openapi(source string) []byte {
 	schemas := map[string]json.RawMessage{}
-	files, err := filepath.Glob(filepath.Join(source, "api/openapi-spec/v3/*v1_openapi.json"))
+	files, err := filepath.Glob(filepath.Join(source, "api/openapi-spec/v3/*v1*_openapi.json"))
 	check(err)
 	for _, file := range files {
 		text, err := os.ReadFile(file)

@@ -4,7 +4,8 @@ use serde_json::json;
 
 use super::{changed, created, named, refused, status_changed, with};
 use crate::kinds::{
-    self, CONFIG_MAPS, EVENTS, LEASES, NAMESPACES, NODES, ROLE_BINDINGS, ROLES, SECRETS,
+    self, CONFIG_MAPS, EVENTS, LEASE_CANDIDATES, LEASES, NAMESPACES, NODES, ROLE_BINDINGS, ROLES,
+    SECRETS,
 };
 
 const SUBDOMAIN: &str = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric \
@@ -230,6 +231,47 @@ fn roles_and_bindings() {
         &json!({"roleRef": {"name": "q"}}),
         &["roleRef: Invalid value: rbac.RoleRef{APIGroup:\"rbac.authorization.k8s.io\", \
            Kind:\"Role\", Name:\"q\"}: cannot change roleRef"],
+    );
+}
+
+#[test]
+fn lease_candidates() {
+    let spec = json!({"leaseName": "main", "binaryVersion": "1.33.0",
+        "emulationVersion": "1.32.0", "strategy": "OldestEmulationVersion"});
+    let candidate = named(&LEASE_CANDIDATES, json!({"spec": spec}));
+    refused(
+        &LEASE_CANDIDATES,
+        &candidate,
+        &[
+            (json!({"spec": {"leaseName": null}}), &["spec.leaseName: Required value"]),
+            (json!({"spec": {"binaryVersion": null}}), &["spec.binaryVersion: Required value"]),
+            (
+                json!({"spec": {"binaryVersion": "1.31.0"}}),
+                &[
+                    "spec.binaryVersion: Invalid value: \"1.31.0\": must be greater than or equal to \
+                   `emulationVersion`",
+                ],
+            ),
+            (
+                json!({"spec": {"emulationVersion": "v1"}}),
+                &[
+                    "spec.emulationVersion: Invalid value: \"v1\": must be a valid semantic version",
+                    "spec.emulationVersion: Required value: must be specified when `strategy` is \
+                     'OldestEmulationVersion'",
+                ],
+            ),
+            (
+                json!({"spec": {"strategy": "Newest"}}),
+                &["spec.strategy.strategy: Unsupported value: \"Newest\": supported values: \
+                   \"OldestEmulationVersion\""],
+            ),
+        ],
+    );
+    changed(
+        &LEASE_CANDIDATES,
+        &candidate,
+        &json!({"spec": {"leaseName": "other"}}),
+        &["spec.leaseName: Invalid value: \"other\": field is immutable"],
     );
 }
 
