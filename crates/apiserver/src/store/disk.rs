@@ -54,6 +54,12 @@ const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 /// that commits walk through need to be kept (redb's default is 1 GiB).
 const CACHE_BYTES: usize = 16 << 20;
 
+/// A file is compacted at start when it is larger than this, and than so many times the
+/// objects in it. redb uses free pages again but gives few of them back, so that a file stays
+/// as large as it ever was; what is written again in the next busy hour is not worth the time.
+const COMPACT_BYTES_MIN: u64 = 16 << 20;
+const COMPACT_FACTOR: u64 = 4;
+
 /// Bytes of a row before the object's.
 const ROW_HEADER_BYTES: usize = 16;
 
@@ -220,13 +226,14 @@ impl Disk {
             if !empty {
                 check_redb_format(&gate)?;
             }
-            let database = builder().create_with_backend(gate.clone())?;
+            let mut database = builder().create_with_backend(gate.clone())?;
             if empty {
                 initialise(&database)?;
             }
             let mut records = Vec::new();
             let (revision, census) = read_all(&database, &mut records)?;
             gate.open()?;
+            compact_if_worthwhile(&mut database, gate.len()?, &records)?;
             Ok(Found { disk: Disk { database, census, _lock: None }, revision, records })
         }));
         // redb may panic over a page that makes no sense; for us that is a damaged file.
@@ -329,6 +336,22 @@ fn make(path: &Path, folder: &Path) -> Result<(), OpenError> {
         Ok(())
     };
     made().map_err(|refusal| refusal.of(path))
+}
+
+/// Gives the file's free space back, when most of it is that. Nothing else has the database
+/// open, so that nothing is in the way.
+fn compact_if_worthwhile(
+    database: &mut Database,
+    file_bytes: u64,
+    records: &[Record],
+) -> Result<(), Refusal> {
+    let live: u64 = records.iter().map(|record| record.bytes.len() as u64).sum();
+    if file_bytes <= COMPACT_BYTES_MIN.max(live.saturating_mul(COMPACT_FACTOR)) {
+        return Ok(());
+    }
+    tracing::info!(file_bytes, live, "compacting the store's file");
+    database.compact().map_err(redb::Error::from)?;
+    Ok(())
 }
 
 /// Writes an empty store to a new database.

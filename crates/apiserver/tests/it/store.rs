@@ -1,11 +1,12 @@
 //! The store from outside: what it promises to writers, readers and watchers,
-//! checked against a plain model; what its disk may do to it is in `power`,
-//! what it does with the files it finds in `files`.
+//! checked against a plain model; what its disk may do to it is in `power`
+//! and, at length, in `torture`; what it does with the files it finds in `files`.
 
 mod disk;
 mod files;
 mod model;
 mod power;
+mod torture;
 
 use std::{sync::Arc, time::Duration};
 

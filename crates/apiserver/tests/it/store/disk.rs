@@ -30,6 +30,7 @@ struct Inner {
     /// Writes and syncs until the power fails by itself.
     countdown: Option<u64>,
     off: bool,
+    syncs: u64,
 }
 
 #[derive(Debug)]
@@ -46,7 +47,13 @@ impl Disk {
             unsynced: Vec::new(),
             countdown: None,
             off: false,
+            syncs: 0,
         })))
+    }
+
+    /// How often what was written has been made lasting.
+    pub(super) fn syncs(&self) -> u64 {
+        self.inner().syncs
     }
 
     /// The power fails after so many more writes and syncs, in the middle of one.
@@ -141,6 +148,7 @@ impl StorageBackend for Disk {
     fn sync_data(&self) -> io::Result<()> {
         let mut inner = self.inner();
         inner.count()?;
+        inner.syncs += 1;
         for change in std::mem::take(&mut inner.unsynced) {
             match change {
                 Change::SetLen(len) => inner.lasting.resize(len, 0),

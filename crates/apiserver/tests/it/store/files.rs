@@ -285,3 +285,21 @@ async fn a_kill_loses_nothing_that_was_acknowledged() {
         store.close().await;
     }
 }
+
+/// Pages of replaced objects are used again.
+#[tokio::test]
+async fn a_file_does_not_grow_with_its_history() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store.redb");
+    let options = Options { fsync: false, ..Options::default() };
+    let store = Store::open(Backend::File(path.clone()), options).unwrap();
+    let pod = key("pods", "default", "a");
+    let text = "x".repeat(3_000);
+    let mut revision = put(&store, &pod, Expect::Absent, &text).await.unwrap().revision;
+    for _ in 0..10_000 {
+        revision = put(&store, &pod, Expect::Revision(revision), &text).await.unwrap().revision;
+    }
+    let bytes = fs::metadata(&path).unwrap().len();
+    assert!(bytes < 4 << 20, "{bytes} bytes for one object");
+    store.close().await;
+}
