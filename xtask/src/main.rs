@@ -1,4 +1,4 @@
-//! One entry for developers: `cargo xtask test`, `tidy`, `bench`, `conformance`.
+//! One entry for developers: `cargo xtask test`, `tidy`, `torture`, `bench`, `conformance`.
 
 #![forbid(unsafe_code)]
 // A developer's tool talks to a terminal.
@@ -8,6 +8,7 @@ mod bench;
 mod conformance;
 mod test;
 mod tidy;
+mod torture;
 
 use std::{
     path::{Path, PathBuf},
@@ -34,6 +35,8 @@ enum Task {
     },
     /// Check the rules of the house: arrows, docs, dead files
     Tidy,
+    /// Kill the embedded API in the middle of its work, crowd it, starve it; minutes
+    Torture,
     /// Measure, print ratios, write bench/results/NAME.json
     Bench {
         /// start, catalog, path, or all
@@ -52,6 +55,7 @@ fn main() -> Result<()> {
     match Cli::parse().task {
         Task::Test { args } => test::run(&args),
         Task::Tidy => tidy::run(),
+        Task::Torture => torture::run(),
         Task::Bench { name } => bench::run(&name),
         Task::Conformance { name } => conformance::run(&name),
     }

@@ -158,12 +158,9 @@ fn collect(registry: &Registry, filter: &Filter, page: &Page) -> Result<Found, S
         let listing = registry
             .store()
             .list(filter.kind.resource, filter.scope(), after.as_ref(), step, at)
-            .map_err(|compacted| match &page.after {
+            .map_err(|_| match &page.after {
                 Some(after) => expired(after),
-                None => Status::expired(format!(
-                    "The provided resource version is too old: {} ({})",
-                    compacted.requested, compacted.oldest
-                )),
+                None => Status::expired("The resourceVersion for the provided list is too old."),
             })?;
         let revision = *revision.get_or_insert(listing.revision);
         let mut seen = 0;

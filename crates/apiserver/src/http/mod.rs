@@ -28,14 +28,14 @@ mod tls;
 mod verbs;
 mod watch;
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Uri};
 use http_body::Body as HttpBody;
 use portolan_runtime::Shutdown;
 use serde_json::{Value, json};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use self::{accept::Form, auth::Authenticator, query::Query, respond::Answer, route::Route};
 pub use self::{
@@ -46,6 +46,7 @@ use crate::{
     Status,
     registry::{Caller, Registry, access::Action},
     schema::openapi,
+    store::Store,
 };
 
 /// The version of Kubernetes whose behaviour is served.
@@ -58,24 +59,45 @@ const REQUESTS_MAX: usize = 600;
 /// Time for everything that is no stream; the real server's `--request-timeout`.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// What handlers share.
-pub(crate) struct Service {
+/// What handlers share: the API, without a socket.
+pub struct Service {
     pub(crate) registry: Registry,
     pub(crate) authenticator: Authenticator,
     pub(crate) watches: Arc<Semaphore>,
     requests: Semaphore,
+    /// A permit for each byte of bodies that are held.
+    bodies: Semaphore,
     pub(crate) shutdown: Shutdown,
 }
 
 impl Service {
-    pub(crate) fn new(registry: Registry, admin_token: &str, shutdown: Shutdown) -> Service {
+    /// The API of a registry. `admin_token` lets in the administrator.
+    pub fn new(registry: Registry, admin_token: &str, shutdown: Shutdown) -> Service {
         Service {
             authenticator: Authenticator::new(registry.clone(), admin_token),
             registry,
             watches: Arc::new(Semaphore::new(WATCHES_MAX)),
             requests: Semaphore::new(REQUESTS_MAX),
+            bodies: Semaphore::new(body::BODIES_BYTES_MAX),
             shutdown,
         }
+    }
+
+    /// Answers one request of whoever holds its token, as one that came over the network.
+    pub async fn call<B>(
+        &self,
+        request: http::Request<B>,
+    ) -> http::Response<impl HttpBody<Data = Bytes, Error = std::io::Error> + use<B>>
+    where
+        B: HttpBody<Data = Bytes>,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        self.answer(request).await
+    }
+
+    /// What is stored.
+    pub fn store(&self) -> &Store {
+        self.registry.store()
     }
 
     /// Answers one request.
@@ -85,10 +107,14 @@ impl Service {
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         let (head, body) = request.into_parts();
-        let handled = self.handle(&head.method, &head.uri, &head.headers, body);
+        let mut body = pin!(body);
+        let handled = self.handle(&head.method, &head.uri, &head.headers, body.as_mut());
         match tokio::time::timeout(REQUEST_TIMEOUT, handled).await {
             Ok(Ok(answer)) => answer,
-            Ok(Err(status)) => respond::status(&status),
+            Ok(Err(status)) => {
+                body::drain(body).await;
+                respond::status(&status)
+            }
             Err(_) => respond::status(&Status::new(
                 504,
                 "Timeout",
@@ -114,11 +140,6 @@ impl Service {
             Route::Version => return Ok(respond::json(200, &version())),
             _ => {}
         }
-        let _turn = self
-            .requests
-            .acquire()
-            .await
-            .map_err(|_| Status::unavailable("the API server is shutting down"))?;
         let caller = self.authenticator.caller(headers)?;
         let caller = self.authenticator.impersonated(caller, headers)?;
         let query = Query::parse(uri.query().unwrap_or_default())?;
@@ -127,7 +148,8 @@ impl Service {
                 let verb =
                     verbs::verb(method, &target, &query).ok_or_else(Status::method_not_allowed)?;
                 self.registry.authorize(&caller, &verbs::action(verb, &target))?;
-                let body = body::read(body).await?;
+                let body = body::read(body, &self.bodies).await?;
+                let _turn = self.turn().await?;
                 let request = verbs::Request {
                     service: self,
                     caller: &caller,
@@ -135,7 +157,7 @@ impl Service {
                     headers,
                     query: &query,
                     target: &target,
-                    body,
+                    body: body.bytes.clone(),
                 };
                 request.answer().await
             }
@@ -151,13 +173,24 @@ impl Service {
                     ..Action::default()
                 };
                 self.registry.authorize(&caller, &action)?;
-                let body = body::read(body).await?;
-                let review = body::object(headers, &body, &body::expected(kind))?;
+                let body = body::read(body, &self.bodies).await?;
+                let _turn = self.turn().await?;
+                let review = body::object(headers, &body.bytes, &body::expected(kind))?;
                 let answer = reviews::answer(self, &caller, kind, &namespace, review)?;
                 Ok(respond::json(201, &answer))
             }
-            other => self.document(&caller, method, uri, headers, &query, &other),
+            other => {
+                let _turn = self.turn().await?;
+                self.document(&caller, method, uri, headers, &query, &other)
+            }
         }
+    }
+
+    /// Waits until the request may be worked on. That begins when its body is there: clients
+    /// that send slowly must not take the turns of others.
+    async fn turn(&self) -> Result<SemaphorePermit<'_>, Status> {
+        let turn = self.requests.acquire().await;
+        turn.map_err(|_| Status::unavailable("the API server is shutting down"))
     }
 
     /// Documents about the API itself.

@@ -18,10 +18,11 @@ use hyper_util::{
 };
 use portolan_runtime::{Shutdown, Tasks};
 use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     sync::Semaphore,
 };
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use super::{
     Service, files,
@@ -48,8 +49,11 @@ const PING_TIMEOUT: Duration = Duration::from_secs(15);
 /// Requests at a time on one HTTP/2 connection (apiserver `--http2-max-streams-per-connection`,
 /// Go's default).
 const STREAMS_MAX: u32 = 250;
-/// Largest head of a request.
+/// Largest head of a request. The real server takes 1 MiB, which 12,000 connections could fill.
 const HEAD_BYTES_MAX: usize = 64 << 10;
+/// What the real server (Go's net/http) says to those who forget the s of https.
+const PLAIN_HTTP_ANSWER: &[u8] =
+    b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n";
 /// Pause after the system refuses a new connection (no file descriptors left).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Time that open requests get to end at shutdown.
@@ -282,6 +286,23 @@ async fn serve(
     }
 }
 
+async fn handshake(
+    mut stream: TcpStream,
+    acceptor: TlsAcceptor,
+) -> io::Result<TlsStream<TcpStream>> {
+    let mut first = [0];
+    stream.peek(&mut first).await?;
+    // A handshake begins with 22; the letter is that of a method.
+    if first[0].is_ascii_uppercase() {
+        stream.write_all(PLAIN_HTTP_ANSWER).await?;
+        stream.shutdown().await?;
+        // What is left unread when a connection is closed takes the answer with it.
+        let _unread = stream.read(&mut vec![0; HEAD_BYTES_MAX]).await?;
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "a request without TLS"));
+    }
+    acceptor.accept(stream).await
+}
+
 async fn connection(
     stream: TcpStream,
     acceptor: TlsAcceptor,
@@ -291,7 +312,7 @@ async fn connection(
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "no TCP_NODELAY");
     }
-    let stream = match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
+    let stream = match tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake(stream, acceptor)).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => return tracing::debug!(%error, "TLS handshake failed"),
         Err(_) => return tracing::debug!("TLS handshake took too long"),

@@ -98,6 +98,11 @@ impl Up {
         self.child.id()
     }
 
+    /// What it has said on standard error.
+    pub(crate) fn said(&self) -> String {
+        std::fs::read_to_string(&self.stderr).unwrap_or_default()
+    }
+
     pub(crate) fn http(&self) -> &str {
         self.addresses.http.as_deref().unwrap()
     }
@@ -395,4 +400,25 @@ pub(crate) fn base64(bytes: &[u8]) -> String {
         }
     }
     text
+}
+
+/// The way back.
+pub(crate) fn base64_decoded(text: &str) -> Vec<u8> {
+    let value = |letter: u8| match letter {
+        b'A'..=b'Z' => letter - b'A',
+        b'a'..=b'z' => letter - b'a' + 26,
+        b'0'..=b'9' => letter - b'0' + 52,
+        b'+' => 62,
+        _ => 63,
+    };
+    let letters: Vec<u32> =
+        text.bytes().filter(|b| *b != b'=').map(|letter| u32::from(value(letter))).collect();
+    let mut bytes = Vec::new();
+    for chunk in letters.chunks(4) {
+        let bits =
+            chunk.iter().enumerate().fold(0, |bits, (place, v)| bits | v << (18 - 6 * place));
+        let whole = [(bits >> 16) as u8, (bits >> 8) as u8, bits as u8];
+        bytes.extend(&whole[..chunk.len() - 1]);
+    }
+    bytes
 }

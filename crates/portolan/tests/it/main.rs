@@ -6,6 +6,8 @@
 // A test that cannot go on should panic where it stands.
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 
+mod abuse;
+mod api;
 mod bad_input;
 mod cli;
 mod demo;
@@ -16,5 +18,6 @@ mod processes;
 mod reasons;
 mod restart;
 mod sources;
+mod torture;
 mod wait;
 mod web;
