@@ -44,10 +44,16 @@ enum Task {
         name: String,
     },
     /// Run the judges from outside (they need Go), compare, and fail on differences
+    #[command(after_help = "Examples:\n  \
+        cargo xtask conformance kube-api\n  \
+        cargo xtask conformance kube-api --only kubectl:apply")]
     Conformance {
         /// kube-api, or all
         #[arg(default_value = "all")]
         name: String,
+        /// Only parts whose name contains this: a scenario, kubectl:SCRIPT, informers, in-cluster
+        #[arg(long, default_value = "")]
+        only: String,
     },
 }
 
@@ -57,7 +63,7 @@ fn main() -> Result<()> {
         Task::Tidy => tidy::run(),
         Task::Torture => torture::run(),
         Task::Bench { name } => bench::run(&name),
-        Task::Conformance { name } => conformance::run(&name),
+        Task::Conformance { name, only } => conformance::run(&name, &only),
     }
 }
 

@@ -1,132 +1,158 @@
-// Command informers follows Pods, Services and EndpointSlices with client-go's
-// shared informers while it creates, changes and deletes them, and while the
-// server is restarted (it prints RESTART and waits for a line on its standard
-// input). It succeeds when, in the end, each informer's store, and what its
-// handlers were told, equal a fresh list.
+// Command informers follows Pods, Services, EndpointSlices and Deployments
+// with client-go's shared informers, through a proxy that can be cut, while it
+// creates, changes and deletes them:
+//
+//	churn        and the server is restarted in between
+//	gone         cut off while the server forgets its history: 410, list again
+//	paging       pages of one list, while objects come and go; an old token
+//	bookmarks    an idle informer goes on where a bookmark was
+//	raw          initial events, a revision of the future, one of the past
+//
+// When the server is to be restarted it prints RESTART and waits for a line on
+// its standard input; after that a server has no history from before. It
+// succeeds when, after each phase, each informer's store, and what its handlers
+// were told, equal a fresh list. The stores go to --dump, so that two servers
+// can be compared.
 package main
 
 import (
 	"bufio"
 	"context"
-	"errors"
 	"flag"
 	"fmt"
 	"math/rand"
 	"os"
-	"sync"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/features"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 )
 
 const (
 	namespace = "informers"
 	node      = "informers-node"
-	// Operations in each of the three rounds.
+	// Operations in each round of churn.
 	operations = 150
 	// A server that was restarted has its clients back within this; client-go
-	// backs off for up to half a minute.
-	settle = 90 * time.Second
+	// backs off for up to half a minute, and bookmarks come once a minute.
+	settle = 150 * time.Second
 	poll   = 200 * time.Millisecond
 )
 
 func main() {
 	kubeconfig := flag.String("kubeconfig", "", "the cluster")
 	seed := flag.Int64("seed", 1, "of the churn")
+	dump := flag.String("dump", "", "where the stores go at the end, as JSON")
 	flag.Parse()
-	if err := run(*kubeconfig, *seed); err != nil {
+	if err := run(*kubeconfig, *seed, *dump); err != nil {
 		fmt.Println("failed:", err)
 		os.Exit(1)
 	}
 }
 
+// world is what the phases share.
 type world struct {
 	context context.Context
-	client  kubernetes.Interface
-	random  *rand.Rand
+	// client goes straight to the server, cut goes through the proxy.
+	client, cut kubernetes.Interface
+	proxy       *proxy
+	record      *record
+	random      *rand.Rand
+	followed    []*followed
+	input       *bufio.Reader
 }
 
-func run(kubeconfig string, seed int64) error {
-	config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
-	if err != nil {
-		return err
-	}
-	config.QPS, config.Burst = 500, 500
-	client, err := kubernetes.NewForConfig(config)
-	if err != nil {
-		return err
-	}
+func run(kubeconfig string, seed int64, dump string) error {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	w := &world{ctx, client, rand.New(rand.NewSource(seed))}
-	if err := w.prepare(); err != nil {
+	w, err := newWorld(ctx, kubeconfig, seed)
+	if err != nil {
 		return err
 	}
-
-	factory := informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithNamespace(namespace))
-	followed := []*followed{
-		follow("pods", factory.Core().V1().Pods().Informer(), func() (runtime.Object, error) {
-			return client.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{})
-		}),
-		follow("services", factory.Core().V1().Services().Informer(), func() (runtime.Object, error) {
-			return client.CoreV1().Services(namespace).List(ctx, metav1.ListOptions{})
-		}),
-		follow("endpointslices", factory.Discovery().V1().EndpointSlices().Informer(), func() (runtime.Object, error) {
-			return client.DiscoveryV1().EndpointSlices(namespace).List(ctx, metav1.ListOptions{})
-		}),
+	if err := w.prepare(); err != nil {
+		return fmt.Errorf("prepare: %w", err)
 	}
-	factory.Start(ctx.Done())
-	for kind, synced := range factory.WaitForCacheSync(ctx.Done()) {
-		if !synced {
-			return fmt.Errorf("%v did not sync", kind)
+	if err := w.follow(); err != nil {
+		return err
+	}
+	for _, phase := range []struct {
+		name string
+		run  func() error
+	}{
+		{"churn", w.rounds},
+		{"gone", w.gone},
+		{"paging", w.paging},
+		{"bookmarks", w.bookmarks},
+		{"initial events", w.initialEvents},
+		{"revision of the future", w.future},
+	} {
+		begin := time.Now()
+		if err := phase.run(); err != nil {
+			return fmt.Errorf("%s: %w", phase.name, err)
 		}
+		fmt.Printf("%s: fine, %.0f s\n", phase.name, time.Since(begin).Seconds())
 	}
-	input := bufio.NewReader(os.Stdin)
-	for round := range 3 {
-		if err := w.churn(); err != nil {
-			return fmt.Errorf("round %d: %w", round, err)
-		}
-		for _, f := range followed {
-			if err := f.equal(); err != nil {
-				return fmt.Errorf("round %d: %w", round, err)
-			}
-		}
-		if round < 2 {
-			fmt.Println("RESTART")
-			if _, err := input.ReadString('\n'); err != nil {
-				return err
-			}
-		}
+	if err := w.asked(); err != nil {
+		return err
 	}
-	if err := w.initialEvents(); err != nil {
-		return fmt.Errorf("initial events: %w", err)
+	if err := w.equal(); err != nil {
+		return err
 	}
-	if err := w.future(); err != nil {
-		return fmt.Errorf("revision of the future: %w", err)
-	}
-	for _, f := range followed {
+	for _, f := range w.followed {
 		fmt.Printf("%s: %d equal\n", f.name, len(f.told))
 	}
-	return client.CoreV1().Namespaces().Delete(ctx, namespace, metav1.DeleteOptions{})
+	if err := w.dump(dump); err != nil {
+		return err
+	}
+	return w.client.CoreV1().Namespaces().Delete(ctx, namespace, metav1.DeleteOptions{})
+}
+
+func newWorld(ctx context.Context, kubeconfig string, seed int64) (*world, error) {
+	config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
+	if err != nil {
+		return nil, err
+	}
+	config.QPS, config.Burst = 500, 500
+	// The record reads bodies.
+	config.ContentType = runtime.ContentTypeJSON
+	client, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return nil, err
+	}
+	between, err := newProxy(strings.TrimPrefix(config.Host, "https://"))
+	if err != nil {
+		return nil, err
+	}
+	record := &record{}
+	through := rest.CopyConfig(config)
+	through.Host = "https://" + between.address
+	through.Wrap(record.wrap)
+	cut, err := kubernetes.NewForConfig(through)
+	if err != nil {
+		return nil, err
+	}
+	return &world{
+		context: ctx, client: client, cut: cut, proxy: between, record: record,
+		random: rand.New(rand.NewSource(seed)), input: bufio.NewReader(os.Stdin),
+	}, nil
 }
 
 func (w *world) prepare() error {
 	space := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}}
-	if _, err := w.client.CoreV1().Namespaces().Create(w.context, space, metav1.CreateOptions{}); err != nil {
+	_, err := w.client.CoreV1().Namespaces().Create(w.context, space, metav1.CreateOptions{})
+	if err != nil {
 		return err
 	}
 	machine := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: node}}
-	_, err := w.client.CoreV1().Nodes().Create(w.context, machine, metav1.CreateOptions{})
+	_, err = w.client.CoreV1().Nodes().Create(w.context, machine, metav1.CreateOptions{})
 	if err != nil && !apierrors.IsAlreadyExists(err) {
 		return err
 	}
@@ -136,225 +162,63 @@ func (w *world) prepare() error {
 	})
 }
 
-// churn makes, changes and removes objects; each is made at most once.
-func (w *world) churn() error {
-	for range operations {
-		number := w.random.Intn(40)
-		var err error
-		switch w.random.Intn(6) {
-		case 0, 1:
-			err = w.makePod(number)
-		case 2:
-			err = w.setReady(number)
-		case 3:
-			zero := int64(0)
-			err = w.client.CoreV1().Pods(namespace).Delete(w.context, podName(number), metav1.DeleteOptions{GracePeriodSeconds: &zero})
-		case 4:
-			err = w.makeService(number % 8)
-		case 5:
-			if number%2 == 0 {
-				err = w.client.CoreV1().Services(namespace).Delete(w.context, serviceName(number%8), metav1.DeleteOptions{})
-			}
-		}
-		if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsAlreadyExists(err) {
-			return err
-		}
+// follow starts the informers, all through the proxy.
+func (w *world) follow() error {
+	all := metav1.ListOptions{}
+	factory := informers.NewSharedInformerFactoryWithOptions(w.cut, 0, informers.WithNamespace(namespace))
+	w.followed = []*followed{
+		follow("pods", factory.Core().V1().Pods().Informer(), func() (runtime.Object, error) {
+			return w.client.CoreV1().Pods(namespace).List(w.context, all)
+		}),
+		follow("services", factory.Core().V1().Services().Informer(), func() (runtime.Object, error) {
+			return w.client.CoreV1().Services(namespace).List(w.context, all)
+		}),
+		follow("endpointslices", factory.Discovery().V1().EndpointSlices().Informer(), func() (runtime.Object, error) {
+			return w.client.DiscoveryV1().EndpointSlices(namespace).List(w.context, all)
+		}),
+		follow("deployments", factory.Apps().V1().Deployments().Informer(), func() (runtime.Object, error) {
+			return w.client.AppsV1().Deployments(namespace).List(w.context, all)
+		}),
 	}
-	return nil
-}
-
-func podName(number int) string     { return fmt.Sprintf("pod-%d", number) }
-func serviceName(number int) string { return fmt.Sprintf("service-%d", number) }
-
-func (w *world) makePod(number int) error {
-	pod := &corev1.Pod{
-		ObjectMeta: metav1.ObjectMeta{
-			Name:   podName(number),
-			Labels: map[string]string{"group": fmt.Sprint(number % 8)},
-		},
-		Spec: corev1.PodSpec{
-			NodeName:   node,
-			Containers: []corev1.Container{{Name: "main", Image: "pause:3.10"}},
-		},
-	}
-	_, err := w.client.CoreV1().Pods(namespace).Create(w.context, pod, metav1.CreateOptions{})
-	return err
-}
-
-func (w *world) setReady(number int) error {
-	ready := "True"
-	if w.random.Intn(3) == 0 {
-		ready = "False"
-	}
-	patch := fmt.Sprintf(`{"status":{"phase":"Running","podIP":"10.244.7.%d","podIPs":[{"ip":"10.244.7.%d"}],
-		"conditions":[{"type":"Ready","status":%q}]}}`, number+1, number+1, ready)
-	_, err := w.client.CoreV1().Pods(namespace).Patch(w.context, podName(number),
-		types.StrategicMergePatchType, []byte(patch), metav1.PatchOptions{}, "status")
-	return err
-}
-
-func (w *world) makeService(number int) error {
-	service := &corev1.Service{
-		ObjectMeta: metav1.ObjectMeta{Name: serviceName(number)},
-		Spec: corev1.ServiceSpec{
-			Selector: map[string]string{"group": fmt.Sprint(number)},
-			Ports:    []corev1.ServicePort{{Port: 80}},
-		},
-	}
-	_, err := w.client.CoreV1().Services(namespace).Create(w.context, service, metav1.CreateOptions{})
-	return err
-}
-
-// initialEvents asks for a watch that begins with the present state and marks
-// its end with a bookmark.
-func (w *world) initialEvents() error {
-	yes := true
-	list, err := w.client.CoreV1().Pods(namespace).List(w.context, metav1.ListOptions{})
-	if err != nil {
-		return err
-	}
-	stream, err := w.client.CoreV1().Pods(namespace).Watch(w.context, metav1.ListOptions{
-		SendInitialEvents:    &yes,
-		ResourceVersionMatch: metav1.ResourceVersionMatchNotOlderThan,
-		AllowWatchBookmarks:  true,
-	})
-	if err != nil {
-		return err
-	}
-	defer stream.Stop()
-	seen := 0
-	timeout := time.After(settle)
-	for {
-		select {
-		case event := <-stream.ResultChan():
-			switch event.Type {
-			case watch.Added:
-				seen++
-			case watch.Bookmark:
-				pod, _ := event.Object.(*corev1.Pod)
-				if pod == nil || pod.Annotations[metav1.InitialEventsAnnotationKey] != "true" {
-					return fmt.Errorf("a bookmark without its annotation: %v", event.Object)
-				}
-				if seen != len(list.Items) {
-					return fmt.Errorf("%d events, %d Pods", seen, len(list.Items))
-				}
-				return nil
-			default:
-				return fmt.Errorf("%s before the bookmark: %v", event.Type, event.Object)
-			}
-		case <-timeout:
-			return errors.New("no bookmark")
-		}
-	}
-}
-
-// future asks for a revision that there is not yet.
-func (w *world) future() error {
-	_, err := w.client.CoreV1().Pods(namespace).List(w.context, metav1.ListOptions{
-		ResourceVersion: "999999999", ResourceVersionMatch: metav1.ResourceVersionMatchNotOlderThan,
-	})
-	if !apierrors.HasStatusCause(err, metav1.CauseTypeResourceVersionTooLarge) {
-		return fmt.Errorf("not told apart: %v", err)
-	}
-	return nil
-}
-
-// followed is an informer, what its handlers were told, and the truth.
-type followed struct {
-	name     string
-	informer cache.SharedIndexInformer
-	list     func() (runtime.Object, error)
-	lock     sync.Mutex
-	told     map[string]string
-}
-
-func follow(name string, informer cache.SharedIndexInformer, list func() (runtime.Object, error)) *followed {
-	f := &followed{name: name, informer: informer, list: list, told: map[string]string{}}
-	set := func(object any) {
-		f.lock.Lock()
-		defer f.lock.Unlock()
-		key, version := describe(object)
-		f.told[key] = version
-	}
-	_, err := informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
-		AddFunc:    set,
-		UpdateFunc: func(_, object any) { set(object) },
-		DeleteFunc: func(object any) {
-			if unknown, ok := object.(cache.DeletedFinalStateUnknown); ok {
-				object = unknown.Obj
-			}
-			f.lock.Lock()
-			defer f.lock.Unlock()
-			key, _ := describe(object)
-			delete(f.told, key)
-		},
-	})
-	if err != nil {
-		panic(err)
-	}
-	return f
-}
-
-func describe(object any) (string, string) {
-	accessor, err := meta.Accessor(object)
-	if err != nil {
-		return "?", err.Error()
-	}
-	return accessor.GetName(), string(accessor.GetUID()) + "/" + accessor.GetResourceVersion()
-}
-
-// equal waits until store, handlers and a fresh list say the same.
-func (f *followed) equal() error {
-	return until(func() error {
-		truth := map[string]string{}
-		list, err := f.list()
-		if err != nil {
-			return err
-		}
-		if err := meta.EachListItem(list, func(object runtime.Object) error {
-			key, version := describe(object)
-			truth[key] = version
-			return nil
-		}); err != nil {
-			return err
-		}
-		stored := map[string]string{}
-		for _, object := range f.informer.GetStore().List() {
-			key, version := describe(object)
-			stored[key] = version
-		}
-		f.lock.Lock()
-		defer f.lock.Unlock()
-		if err := same(stored, truth); err != nil {
-			return fmt.Errorf("%s: store: %w", f.name, err)
-		}
-		if err := same(f.told, truth); err != nil {
-			return fmt.Errorf("%s: handlers: %w", f.name, err)
-		}
-		return nil
-	})
-}
-
-func same(found, truth map[string]string) error {
-	for key, version := range truth {
-		if found[key] != version {
-			return fmt.Errorf("%s is %q, the list says %q", key, found[key], version)
-		}
-	}
-	for key := range found {
-		if _, there := truth[key]; !there {
-			return fmt.Errorf("%s is not in the list", key)
+	factory.Start(w.context.Done())
+	for kind, synced := range factory.WaitForCacheSync(w.context.Done()) {
+		if !synced {
+			return fmt.Errorf("%v did not sync", kind)
 		}
 	}
 	return nil
 }
 
-func until(check func() error) error {
-	var err error
-	for deadline := time.Now().Add(settle); time.Now().Before(deadline); time.Sleep(poll) {
-		if err = check(); err == nil {
-			return nil
+// restart asks for a restart of the server and waits for it.
+func (w *world) restart() error {
+	fmt.Println("RESTART")
+	_, err := w.input.ReadString('\n')
+	return err
+}
+
+// rounds are three of churn, with the server restarted between them.
+func (w *world) rounds() error {
+	for round := range 3 {
+		if err := w.churn(); err != nil {
+			return fmt.Errorf("round %d: %w", round, err)
+		}
+		if err := w.equal(); err != nil {
+			return fmt.Errorf("round %d: %w", round, err)
+		}
+		if round < 2 {
+			if err := w.restart(); err != nil {
+				return err
+			}
 		}
 	}
-	return err
+	return nil
+}
+
+// asked checks that the informers asked in the way that is being tried.
+func (w *world) asked() error {
+	on := features.FeatureGates().Enabled(features.WatchListClient)
+	if asked := w.record.initialEvents(); (asked > 0) != on {
+		return fmt.Errorf("WatchListClient is %t, and %d watches asked for initial events", on, asked)
+	}
+	return nil
 }

@@ -4,6 +4,7 @@ module portolan.dev/conformance/kube-api/reference
 go 1.24.0
 
 require (
+	go.etcd.io/etcd/api/v3 v3.5.21
 	go.etcd.io/etcd/server/v3 v3.5.21
 	k8s.io/client-go v0.33.4
 	k8s.io/component-base v0.33.4
@@ -97,7 +98,6 @@ require (
 	github.com/x448/float16 v0.8.4 // indirect
 	github.com/xiang90/probing v0.0.0-20221125231312-a49e3df8f510 // indirect
 	go.etcd.io/bbolt v1.3.11 // indirect
-	go.etcd.io/etcd/api/v3 v3.5.21 // indirect
 	go.etcd.io/etcd/client/pkg/v3 v3.5.21 // indirect
 	go.etcd.io/etcd/client/v2 v2.305.21 // indirect
 	go.etcd.io/etcd/client/v3 v3.5.21 // indirect

@@ -3,10 +3,11 @@
 // this same binary. Once everything is ready it prints one line of JSON with
 // the path of a kubeconfig. It ends, with its children, at SIGTERM, at SIGINT
 // and when its standard input closes; SIGUSR1 restarts kube-apiserver on the
-// same port with the same store.
+// same port with the same store, compacted: nothing of its history is left.
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"encoding/pem"
 	"flag"
@@ -22,6 +23,7 @@ import (
 	"syscall"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/server/v3/embed"
 	certutil "k8s.io/client-go/util/cert"
 	"k8s.io/client-go/util/keyutil"
@@ -167,6 +169,9 @@ func run(s settings) error {
 			}
 			restarting = true
 			stop(api)
+			if err := compact(etcd); err != nil {
+				return fmt.Errorf("compaction: %w", err)
+			}
 			if api, err = startAPI(s, endpoint, ended); err != nil {
 				return err
 			}
@@ -212,6 +217,15 @@ func startEtcd(s settings) (*embed.Etcd, string, error) {
 	}
 }
 
+// compact lets etcd forget everything but the present.
+func compact(etcd *embed.Etcd) error {
+	_, err := etcd.Server.Compact(context.Background(), &etcdserverpb.CompactionRequest{
+		Revision: etcd.Server.KV().Rev(),
+		Physical: true,
+	})
+	return err
+}
+
 // prepare writes certificates, the key of ServiceAccounts, the token and the
 // kubeconfig.
 func prepare(s settings) (string, error) {
@@ -237,7 +251,7 @@ func prepare(s settings) (string, error) {
 		"tls.key":    key,
 		"ca.crt":     authority,
 		"sa.key":     account,
-		"tokens.csv": []byte(token + `,admin,1,"system:masters"` + "\n"),
+		"tokens.csv": []byte(token + `,kubernetes-admin,,"system:masters"` + "\n"),
 		"kubeconfig": []byte(fmt.Sprintf(`apiVersion: v1
 kind: Config
 current-context: reference

@@ -143,6 +143,9 @@ fn differ(path: &str, ours: Option<&Value>, theirs: Option<&Value>, leaves: &mut
                 differ(&format!("{path}/{escaped}"), a.get(key), b.get(key), leaves);
             }
         }
+        (Some(Value::Array(a)), Some(Value::Array(b))) if is_text(path, a) && is_text(path, b) => {
+            lines(path, a, b, leaves);
+        }
         (Some(Value::Array(a)), Some(Value::Array(b))) => {
             for index in 0..a.len().max(b.len()) {
                 differ(&format!("{path}/{index}"), a.get(index), b.get(index), leaves);
@@ -156,13 +159,51 @@ fn differ(path: &str, ours: Option<&Value>, theirs: Option<&Value>, leaves: &mut
     }
 }
 
+/// Whether a list is what a command printed.
+fn is_text(path: &str, list: &[Value]) -> bool {
+    matches!(path, "/out" | "/err") && list.iter().all(Value::is_string)
+}
+
+/// Lines that one side has and the other has not, along the longest text that
+/// they share; the path of a line is the line.
+fn lines(path: &str, ours: &[Value], theirs: &[Value], leaves: &mut Vec<Leaf>) {
+    let width = theirs.len() + 1;
+    // The length of what the rests of both have in common.
+    let mut common = vec![0_usize; (ours.len() + 1) * width];
+    for (a, our) in ours.iter().enumerate().rev() {
+        for (b, their) in theirs.iter().enumerate().rev() {
+            common[a * width + b] = if our == their {
+                common[(a + 1) * width + b + 1] + 1
+            } else {
+                common[(a + 1) * width + b].max(common[a * width + b + 1])
+            };
+        }
+    }
+    let path = |line: &Value| format!("{path}/{}", line.as_str().unwrap_or_default());
+    let (mut a, mut b) = (0, 0);
+    while a < ours.len() || b < theirs.len() {
+        if a < ours.len() && b < theirs.len() && ours[a] == theirs[b] {
+            (a, b) = (a + 1, b + 1);
+        } else if b == theirs.len()
+            || (a < ours.len() && common[(a + 1) * width + b] >= common[a * width + b + 1])
+        {
+            leaves.push(Leaf { path: path(&ours[a]), ours: Some(ours[a].clone()), theirs: None });
+            a += 1;
+        } else {
+            let theirs = theirs[b].clone();
+            leaves.push(Leaf { path: path(&theirs), ours: None, theirs: Some(theirs) });
+            b += 1;
+        }
+    }
+}
+
 impl Verdict {
     pub(crate) fn passes(&self) -> bool {
         self.unexplained.is_empty()
     }
 
     /// For people.
-    pub(crate) fn table(&self) -> String {
+    pub(crate) fn table(&self, is_whole: bool) -> String {
         let mut lines = Vec::new();
         for (id, leaves) in &self.unexplained {
             lines.push(id.clone());
@@ -191,7 +232,7 @@ impl Verdict {
         }
         let [all, equal, known, rest] = sums.map(|count| count.to_string());
         lines.push(line("all", &all, &equal, &known, &rest));
-        for entry in &self.stale {
+        for entry in self.stale.iter().filter(|_| is_whole) {
             lines.push(format!("known difference that did not occur: {entry}"));
         }
         lines.push(String::new());
@@ -240,6 +281,17 @@ mod tests {
         let ids: Vec<_> = verdict.unexplained.iter().map(|(id, _)| id.as_str()).collect();
         assert_eq!(ids, ["a/3", "b/1"]);
         assert_eq!(verdict.stale, ["c *"]);
+    }
+
+    #[test]
+    fn printed_lines_are_found_in_each_other() {
+        let ours = [row("a", json!({"out": ["x", "y", "z"]}))];
+        let theirs = [row("a", json!({"out": ["x", "new", "y", "w"]}))];
+        let known = "[[difference]]\nrows = '*'\npath = '/out/new'\nreason = 'meant'";
+        let verdict = compare(&ours, &theirs, &Known::parse(known).expect("known"));
+        let paths: Vec<_> =
+            verdict.unexplained.iter().flat_map(|(_, l)| l).map(|l| l.path.as_str()).collect();
+        assert_eq!(paths, ["/out/z", "/out/w"]);
     }
 
     #[test]

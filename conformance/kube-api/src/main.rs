@@ -1,26 +1,30 @@
 //! Judges an embedded Kubernetes API by the real one.
 //!
 //! ```text
-//!  scenarios/*.yaml ──▶ run ──▶ rows of ours   ──┐
-//!                        │                       ├─▶ compare ──▶ table, exit code
-//!                        └────▶ rows of theirs ──┘      ▲
-//!                                            known-differences.toml
+//!  scenarios/*.yaml ──▶ run    ─┬─▶ rows of ours   ──┐
+//!  scripts/*.yaml   ──▶ script ─┤                    ├─▶ compare ──▶ table, exit code
+//!  informers/       ──▶ servers ┴─▶ rows of theirs ──┘      ▲
+//!                                                known-differences.toml
 //! ```
 //!
 //! [`scenario`] reads what to ask, [`run`] asks it of one server through
 //! [`client`] and writes down each outcome as a row in which [`normal`] has
-//! replaced whatever may differ between two runs; [`compare`] puts two lists of
-//! rows side by side. [`servers`] starts ours and the reference.
+//! replaced whatever may differ between two runs; [`script`] does the same with
+//! command lines of kubectl. [`compare`] puts two lists of rows side by side.
+//! [`servers`] starts ours and the reference.
 #![forbid(unsafe_code)]
 // A judge speaks to a terminal.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod client;
 mod compare;
+mod in_cluster;
+mod informers;
 mod kubeconfig;
 mod normal;
 mod run;
 mod scenario;
+mod script;
 mod servers;
 
 use std::{
@@ -31,6 +35,8 @@ use std::{
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
+
+use crate::servers::Server;
 
 #[derive(Parser)]
 #[command(about = "Judges an embedded Kubernetes API by the real one.")]
@@ -49,7 +55,10 @@ enum Task {
         /// Where the rows go
         #[arg(long)]
         out: PathBuf,
-        /// Only scenarios whose name contains this
+        /// Where kubectl keeps its files
+        #[arg(long, default_value = "target/conformance/kubectl")]
+        home: PathBuf,
+        /// Only scenarios and scripts (kubectl:NAME) whose name contains this
         #[arg(long, default_value = "")]
         only: String,
     },
@@ -74,7 +83,10 @@ enum Task {
         /// The informer program; run on both when given
         #[arg(long)]
         informers: Option<PathBuf>,
-        /// Only scenarios whose name contains this
+        /// The program that is run as a Pod; run on ours when given
+        #[arg(long)]
+        in_cluster: Option<PathBuf>,
+        /// Only parts whose name contains this: a scenario, kubectl:SCRIPT, informers, in-cluster
         #[arg(long, default_value = "")]
         only: String,
     },
@@ -94,16 +106,18 @@ fn main() -> ExitCode {
 #[tokio::main]
 async fn start() -> Result<bool> {
     match Cli::parse().task {
-        Task::Run { kubeconfig, out, only } => {
-            let rows = suite(&kubeconfig, &only).await?;
+        Task::Run { kubeconfig, out, home, only } => {
+            let rows = suite(&kubeconfig, &home, &only).await?;
             compare::write(&out, &rows)?;
             println!("{} rows", rows.len());
             Ok(true)
         }
-        Task::Compare { ours, theirs } => report(&compare::read(&ours)?, &compare::read(&theirs)?),
-        Task::Judge { portolan, reference, out, informers, only } => {
-            fs::create_dir_all(&out)?;
-            judge(&portolan, &reference, &out, informers.as_deref(), &only).await
+        Task::Compare { ours, theirs } => {
+            report(&compare::read(&ours)?, &compare::read(&theirs)?, "")
+        }
+        Task::Judge { portolan, reference, out, informers, in_cluster, only } => {
+            let judge = Judge { portolan, reference, out, informers, in_cluster, only };
+            judge.run().await
         }
     }
 }
@@ -113,42 +127,78 @@ fn here() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-async fn suite(kubeconfig: &Path, only: &str) -> Result<Vec<compare::Row>> {
+async fn suite(kubeconfig: &Path, home: &Path, only: &str) -> Result<Vec<compare::Row>> {
     let scenarios = scenario::load(&here().join("scenarios"))?;
+    let scripts = script::load()?;
     let access = kubeconfig::read(kubeconfig)?;
-    run::all(&scenarios, &access, only).await
+    let mut rows = run::all(&scenarios, &access, only).await?;
+    rows.extend(script::session::all(&scripts, &access, home, only).await?);
+    Ok(rows)
 }
 
-fn report(ours: &[compare::Row], theirs: &[compare::Row]) -> Result<bool> {
+fn report(ours: &[compare::Row], theirs: &[compare::Row], only: &str) -> Result<bool> {
     let text = fs::read_to_string(here().join("known-differences.toml"))
         .context("known-differences.toml")?;
     let known = compare::Known::parse(&text)?;
     let verdict = compare::compare(ours, theirs, &known);
-    print!("{}", verdict.table());
+    // What was not asked cannot have differed.
+    print!("{}", verdict.table(only.is_empty()));
     Ok(verdict.passes())
 }
 
-async fn judge(
-    portolan: &Path,
-    reference: &Path,
-    out: &Path,
-    informers: Option<&Path>,
-    only: &str,
-) -> Result<bool> {
-    let ours = servers::Server::ours(portolan, &out.join("ours"))?;
-    let theirs = servers::Server::reference(reference, &out.join("theirs"))?;
-    println!("ours: {}\nreference: {}", ours.kubeconfig.display(), theirs.kubeconfig.display());
-    let (our_rows, their_rows) =
-        tokio::try_join!(suite(&ours.kubeconfig, only), suite(&theirs.kubeconfig, only))?;
-    compare::write(&out.join("ours.json"), &our_rows)?;
-    compare::write(&out.join("theirs.json"), &their_rows)?;
-    let mut fine = report(&our_rows, &their_rows)?;
-    if let Some(informers) = informers {
-        for (name, mut server) in [("ours", ours), ("reference", theirs)] {
-            let passed = servers::informers(informers, &mut server)?;
-            println!("informers on {name}: {}", if passed { "caches equal" } else { "FAILED" });
-            fine &= passed;
+struct Judge {
+    portolan: PathBuf,
+    reference: PathBuf,
+    out: PathBuf,
+    informers: Option<PathBuf>,
+    in_cluster: Option<PathBuf>,
+    only: String,
+}
+
+impl Judge {
+    async fn run(&self) -> Result<bool> {
+        // What cannot be read is told before anything starts.
+        scenario::load(&here().join("scenarios"))?;
+        script::load()?;
+        fs::create_dir_all(&self.out)?;
+        let mut ours = Server::ours(&self.portolan, &self.out.join("ours"))?;
+        let mut theirs = Server::reference(&self.reference, &self.out.join("theirs"))?;
+        println!("ours: {}\nreference: {}", ours.kubeconfig.display(), theirs.kubeconfig.display());
+        let homes = ["ours", "theirs"].map(|name| self.out.join("kubectl").join(name));
+        let (mut our_rows, mut their_rows) = tokio::try_join!(
+            suite(&ours.kubeconfig, &homes[0], &self.only),
+            suite(&theirs.kubeconfig, &homes[1], &self.only)
+        )?;
+        // A program that fails on both is no agreement.
+        let mut failed: Vec<String> = Vec::new();
+        if let Some(program) = self.informers.as_ref().filter(|_| "informers".contains(&self.only))
+        {
+            for (server, rows) in [(&mut ours, &mut our_rows), (&mut theirs, &mut their_rows)] {
+                for mode in informers::MODES {
+                    let dump = self.out.join(format!("{}-{}.json", server.name(), mode.0));
+                    match informers::run(program, server, mode, &dump)? {
+                        Some(found) => rows.extend(found),
+                        None => failed.push(format!("informers ({}) on {}", mode.0, server.name())),
+                    }
+                }
+            }
         }
+        drop((ours, theirs));
+        if let Some(program) =
+            self.in_cluster.as_ref().filter(|_| "in-cluster".contains(&self.only))
+        {
+            let folder = self.out.join("in-cluster");
+            match in_cluster::judge(program, &self.portolan, &folder).await {
+                Ok(()) => println!("in-cluster: client-go and kube-rs are served as Pods"),
+                Err(error) => failed.push(format!("in-cluster: {error:#}")),
+            }
+        }
+        compare::write(&self.out.join("ours.json"), &our_rows)?;
+        compare::write(&self.out.join("theirs.json"), &their_rows)?;
+        let are_alike = report(&our_rows, &their_rows, &self.only)?;
+        for what in &failed {
+            println!("FAILED: {what}");
+        }
+        Ok(are_alike && failed.is_empty())
     }
-    Ok(fine)
 }

@@ -12,7 +12,7 @@ const SERVICE_V4: &str = "10.96.";
 const SERVICE_V6: &str = "fd00:96::";
 const STATIC_V6_MAX: u32 = 0x100;
 /// The same of node ports: 30000 + 86.
-const NODE_PORT_DYNAMIC: std::ops::RangeInclusive<u64> = 30086..=32767;
+pub(crate) const NODE_PORT_DYNAMIC: std::ops::RangeInclusive<u64> = 30086..=32767;
 /// Characters of a name that generateName adds.
 const SUFFIX: usize = 5;
 
@@ -29,7 +29,8 @@ impl Normal {
         normal
     }
 
-    fn learn(&mut self, text: &str, shown: &str) {
+    /// Shows a text as another from now on.
+    pub(crate) fn learn(&mut self, text: &str, shown: &str) {
         if !text.is_empty() && !self.learned.iter().any(|(known, _)| known == text) {
             self.learned.push((text.to_owned(), shown.to_owned()));
             // Longer ones first: one may contain another.

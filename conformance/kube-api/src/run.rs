@@ -62,7 +62,7 @@ impl Run<'_> {
     async fn scenario(&mut self, scenario: &Scenario) -> Result<()> {
         self.variables.insert("ns".into(), self.name.into());
         if !scenario.bare {
-            self.make_namespace().await?;
+            make_namespace(self.client, self.name).await?;
         }
         let once = vec![BTreeMap::new()];
         let each = if scenario.each.is_empty() { &once } else { &scenario.each };
@@ -83,27 +83,6 @@ impl Run<'_> {
         if !scenario.bare {
             let path = format!("/api/v1/namespaces/{}", self.name);
             self.client.call(&Call { method: "DELETE".into(), path, ..Call::default() }).await?;
-        }
-        Ok(())
-    }
-
-    async fn make_namespace(&self) -> Result<()> {
-        let body = json!({"metadata": {"name": self.name}}).to_string();
-        let call = Call {
-            method: "POST".into(),
-            path: "/api/v1/namespaces".into(),
-            content_type: Some("application/json".into()),
-            body: body.into(),
-            ..Call::default()
-        };
-        let made = self.client.call(&call).await?;
-        anyhow::ensure!(made.code == 201, "namespace: {}", String::from_utf8_lossy(&made.body));
-        let path = format!("/api/v1/namespaces/{}/serviceaccounts/default", self.name);
-        let look = Call { method: "GET".into(), path, ..Call::default() };
-        let deadline = Instant::now() + SETTLE;
-        while self.client.call(&look).await?.code != 200 {
-            anyhow::ensure!(Instant::now() < deadline, "no ServiceAccount");
-            sleep(POLL).await;
         }
         Ok(())
     }
@@ -243,6 +222,28 @@ impl Run<'_> {
     }
 }
 
+/// Makes a Namespace and waits until Pods can be made in it.
+pub(crate) async fn make_namespace(client: &Client, name: &str) -> Result<()> {
+    let body = json!({"metadata": {"name": name}}).to_string();
+    let call = Call {
+        method: "POST".into(),
+        path: "/api/v1/namespaces".into(),
+        content_type: Some("application/json".into()),
+        body: body.into(),
+        ..Call::default()
+    };
+    let made = client.call(&call).await?;
+    anyhow::ensure!(made.code == 201, "namespace: {}", String::from_utf8_lossy(&made.body));
+    let path = format!("/api/v1/namespaces/{name}/serviceaccounts/default");
+    let look = Call { method: "GET".into(), path, ..Call::default() };
+    let deadline = Instant::now() + SETTLE;
+    while client.call(&look).await?.code != 200 {
+        anyhow::ensure!(Instant::now() < deadline, "no ServiceAccount");
+        sleep(POLL).await;
+    }
+    Ok(())
+}
+
 fn parse(answer: &Answer) -> Value {
     serde_json::from_slice(&answer.body)
         .unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&answer.body).into_owned()))
@@ -287,7 +288,7 @@ fn trim(body: &Value, step: &Step) -> Value {
 }
 
 /// Removes a field; `*` is any member.
-fn remove(value: &mut Value, path: &[&str]) {
+pub(crate) fn remove(value: &mut Value, path: &[&str]) {
     let Some((key, rest)) = path.split_first() else { return };
     let unescaped = key.replace("~1", "/").replace("~0", "~");
     match value {

@@ -11,8 +11,12 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 
 /// Numbers in objects; nothing dials them.
-const POD_CIDR: &str = "10.244.0.0/16,fd00:10:244::/64";
-const SERVICE_CIDR: &str = "10.96.0.0/16,fd00:96::/112";
+const RANGES: [&str; 4] = [
+    "--pod-cidr",
+    "10.244.0.0/16,fd00:10:244::/64",
+    "--service-cidr",
+    "10.96.0.0/16,fd00:96::/112",
+];
 
 /// A server of ours or theirs. Ends when dropped.
 pub(crate) struct Server {
@@ -26,11 +30,27 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) fn ours(binary: &Path, folder: &Path) -> Result<Server> {
-        start(binary, folder, true)
+        // A port of its own, so that a restart finds it again.
+        let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+        let address = listener.local_addr()?.to_string();
+        let flags = ["cluster", "--no-node", "-o", "json", "--api-listen", &address];
+        start(binary, folder, true, &[flags.as_slice(), &RANGES].concat())
+    }
+
+    /// Ours, with Pods that have networks of their own.
+    pub(crate) fn ours_with_pods(binary: &Path, folder: &Path) -> Result<Server> {
+        let flags = ["cluster", "--pod-network", "netns", "--ephemeral", "-o", "json"];
+        let flags = [flags.as_slice(), &["--api-listen", "127.0.0.1:0"]].concat();
+        start(binary, folder, true, &flags)
     }
 
     pub(crate) fn reference(binary: &Path, folder: &Path) -> Result<Server> {
-        start(binary, folder, false)
+        start(binary, folder, false, &RANGES)
+    }
+
+    /// For people.
+    pub(crate) fn name(&self) -> &'static str {
+        if self.is_ours { "ours" } else { "reference" }
     }
 
     /// Ends the API without a farewell and starts it again, with its store, on
@@ -59,25 +79,14 @@ impl Drop for Server {
     }
 }
 
-fn start(binary: &Path, folder: &Path, is_ours: bool) -> Result<Server> {
+fn start(binary: &Path, folder: &Path, is_ours: bool, flags: &[&str]) -> Result<Server> {
     if folder.exists() {
         fs::remove_dir_all(folder)?;
     }
     fs::create_dir_all(folder)?;
     let data = folder.to_string_lossy().into_owned();
-    let mut arguments: Vec<String> = if is_ours {
-        // A port of its own, so that a restart finds it again.
-        let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
-        let address = listener.local_addr()?.to_string();
-        ["cluster", "-o", "json", "--api-listen", &address].map(ToOwned::to_owned).to_vec()
-    } else {
-        Vec::new()
-    };
-    for (flag, value) in
-        [("--data-dir", data.as_str()), ("--pod-cidr", POD_CIDR), ("--service-cidr", SERVICE_CIDR)]
-    {
-        arguments.extend([flag.to_owned(), value.to_owned()]);
-    }
+    let arguments = [flags, &["--data-dir", &data]].concat();
+    let arguments: Vec<String> = arguments.into_iter().map(ToOwned::to_owned).collect();
     let (child, lines) = spawn(binary, &arguments)?;
     let mut server = Server {
         kubeconfig: PathBuf::new(),
@@ -110,26 +119,4 @@ fn next_line(lines: &mut BufReader<ChildStdout>) -> Result<Value> {
     let mut line = String::new();
     lines.read_line(&mut line)?;
     serde_json::from_str(&line).context("no line of JSON")
-}
-
-/// Runs the informer program on a server; it says when the API is to be restarted.
-pub(crate) fn informers(program: &Path, server: &mut Server) -> Result<bool> {
-    let mut child = Command::new(program)
-        .arg("--kubeconfig")
-        .arg(&server.kubeconfig)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .with_context(|| program.display().to_string())?;
-    let mut input = child.stdin.take().context("no standard input")?;
-    let output = BufReader::new(child.stdout.take().context("no standard output")?);
-    for line in output.lines() {
-        let line = line?;
-        println!("    {line}");
-        if line == "RESTART" {
-            server.restart()?;
-            std::io::Write::write_all(&mut input, b"restarted\n")?;
-        }
-    }
-    Ok(child.wait()?.success())
 }

@@ -180,11 +180,16 @@ pub struct UpArgs {
 
 /// `portolan cluster`
 #[derive(Clone, Debug, Args)]
-#[command(after_help = "Example:\n  portolan cluster --ephemeral --api-listen 127.0.0.1:0 -o json")]
+#[command(after_help = "Examples:\n  \
+    portolan cluster --ephemeral --api-listen 127.0.0.1:0 -o json\n  \
+    portolan cluster --ephemeral --no-node")]
 pub struct ClusterArgs {
     /// The cluster's flags.
     #[command(flatten)]
     pub cluster: ClusterFlags,
+    /// Make no Node, bind and run no Pods: for tests that set the status of Pods themselves
+    #[arg(long)]
+    pub no_node: bool,
 }
 
 /// What can be listed.

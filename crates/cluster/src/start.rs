@@ -39,6 +39,8 @@ pub struct Config {
     pub api: apiserver::Config,
     /// The runner of Pods; `None` leaves all Pods to whoever sets their status.
     pub kubelet: Option<kubelet::Config>,
+    /// Leaves Pods without a Node to whoever binds them.
+    pub without_scheduler: bool,
 }
 
 /// Why a cluster does not start.
@@ -135,6 +137,9 @@ pub async fn start(config: Config, shutdown: Shutdown) -> Result<Running, StartE
     let informers = Informers::new(registry.store().clone(), tasks.clone());
     let recorder = Recorder::start(registry.clone(), &tasks);
     controllers::start(&registry, &informers, &recorder, &tasks, &api.ca_pem);
+    if !config.without_scheduler {
+        controllers::start_scheduler(&registry, &informers, &recorder, &tasks);
+    }
     let node = config.kubelet.as_ref().map(|kubelet| kubelet.node_name.clone());
     if let Some(config) = config.kubelet {
         let door = ApiDoor { address: api.address, ca_pem: api.ca_pem.clone() };

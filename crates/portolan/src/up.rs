@@ -49,17 +49,19 @@ pub(crate) struct Wanted {
     flags: ClusterFlags,
     /// `None`: the cluster alone.
     faces: Option<UpArgs>,
+    /// Whether Pods are run.
+    has_node: bool,
 }
 
 impl Wanted {
     /// `portolan up`
     pub(crate) fn everything(args: UpArgs) -> Self {
-        Self { flags: args.cluster.clone(), faces: Some(args) }
+        Self { flags: args.cluster.clone(), faces: Some(args), has_node: true }
     }
 
     /// `portolan cluster`
     pub(crate) fn cluster_alone(args: ClusterArgs) -> Self {
-        Self { flags: args.cluster, faces: None }
+        Self { flags: args.cluster, faces: None, has_node: !args.no_node }
     }
 
     fn has(&self, part: Part) -> bool {
@@ -186,7 +188,11 @@ async fn start(
     if let Some(outside) = outside {
         kubelet.network = kubelet::PodNetwork::Netns(outside.node.clone());
     }
-    let cluster = portolan_cluster::Config { api, kubelet: Some(kubelet) };
+    let cluster = portolan_cluster::Config {
+        api,
+        kubelet: wanted.has_node.then_some(kubelet),
+        without_scheduler: !wanted.has_node,
+    };
     let running = portolan_cluster::start(cluster, shared.tasks.shutdown().clone()).await?;
     let kubeconfig = running.kubeconfig.clone().context("the cluster wrote no kubeconfig")?;
     addresses.api = Some(format!("https://{}", running.address));

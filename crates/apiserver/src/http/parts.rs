@@ -161,11 +161,12 @@ fn token(request: Request<'_>) -> Result<Answer, Status> {
     let account = registry.get(target.kind, target.namespace(), &target.name)?;
     let seconds = asked.pointer("/spec/expirationSeconds").and_then(Value::as_u64).unwrap_or(3_600);
     if !(TOKEN_SECONDS_MIN..=TOKEN_SECONDS_MAX).contains(&seconds) {
-        let cause = Cause::invalid(
-            "spec.expirationSeconds",
-            &json!(seconds),
-            "may not specify a duration less than 10 minutes or larger than 2^32 seconds",
-        );
+        let bound = if seconds < TOKEN_SECONDS_MIN {
+            "may not specify a duration less than 10 minutes"
+        } else {
+            "may not specify a duration larger than 2^32 seconds"
+        };
+        let cause = Cause::invalid("spec.expirationSeconds", &json!(seconds), bound);
         return Err(Status::invalid(&kinds::TOKEN_REQUESTS, "", vec![cause]));
     }
     let mut subject = TokenSubject {

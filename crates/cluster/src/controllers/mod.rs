@@ -38,7 +38,19 @@ use crate::informer::Informers;
 /// commit groups of the store (upstream's defaults are 5 to 20).
 const WORKERS: usize = 8;
 
-/// Starts all controllers; they end with `tasks`.
+/// Starts what binds Pods to Nodes; it ends with `tasks`.
+pub fn start_scheduler(
+    registry: &Registry,
+    informers: &Informers,
+    recorder: &Recorder,
+    tasks: &Tasks,
+) {
+    let name = "default-scheduler";
+    let hands = Hands::new(registry.clone(), recorder.clone(), name);
+    runner::run(tasks, name, WORKERS, scheduler::Scheduler::start(hands, informers));
+}
+
+/// Starts all other controllers; they end with `tasks`.
 pub fn start(
     registry: &Registry,
     informers: &Informers,
@@ -55,8 +67,6 @@ pub fn start(
     runner::run(tasks, name, WORKERS, statefulset::StatefulSets::start(hands(name), informers));
     let name = "daemonset-controller";
     runner::run(tasks, name, WORKERS, daemonset::DaemonSets::start(hands(name), informers));
-    let name = "default-scheduler";
-    runner::run(tasks, name, WORKERS, scheduler::Scheduler::start(hands(name), informers));
     let name = "endpointslice-controller";
     runner::run(tasks, name, WORKERS, endpointslice::EndpointSlices::start(hands(name), informers));
     let name = "endpoint-controller";

@@ -43,7 +43,8 @@ pub(super) fn config_map(report: &mut Report, map: &Value) {
         }
     }
     if total > DATA_MAX {
-        report.push(Cause::too_long("", DATA_MAX));
+        // Upstream prints the path of the whole object like this.
+        report.push(Cause::too_long("[]", DATA_MAX));
     }
 }
 

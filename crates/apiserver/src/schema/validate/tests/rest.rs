@@ -125,7 +125,7 @@ fn config_maps_and_secrets() {
             ),
             (
                 json!({"data": {"b": "x".repeat(1 << 20)}}),
-                &["Too long: may not be more than 1048576 bytes"],
+                &["[]: Too long: may not be more than 1048576 bytes"],
             ),
         ],
     );

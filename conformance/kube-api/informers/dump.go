@@ -1,0 +1,87 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"sort"
+	"time"
+
+	discoveryv1 "k8s.io/api/discovery/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/client-go/tools/cache"
+)
+
+// Controllers have come to rest when nothing has changed for so long.
+const calm = 3 * time.Second
+
+// dump writes the stores once the controllers have come to rest.
+func (w *world) dump(path string) error {
+	if path == "" {
+		return nil
+	}
+	last, since := "", time.Now()
+	if err := until(func() error {
+		now := ""
+		for _, f := range w.followed {
+			now += fmt.Sprint(f.versions())
+		}
+		if now != last {
+			last, since = now, time.Now()
+		}
+		if time.Since(since) < calm {
+			return fmt.Errorf("controllers do not come to rest")
+		}
+		return nil
+	}); err != nil {
+		return err
+	}
+	stores := map[string][]any{}
+	for _, f := range w.followed {
+		stores[f.name] = sorted(f.informer.GetStore())
+	}
+	text, err := json.MarshalIndent(stores, "", " ")
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(path, text, 0o600)
+}
+
+func (f *followed) versions() map[string]string {
+	f.lock.Lock()
+	defer f.lock.Unlock()
+	copied := map[string]string{}
+	for key, version := range f.told {
+		copied[key] = version
+	}
+	return copied
+}
+
+// sorted are the objects of a store in an order that made-up names do not
+// change.
+func sorted(store cache.Store) []any {
+	objects := store.List()
+	key := func(object any) string {
+		accessor, err := meta.Accessor(object)
+		if err != nil {
+			return ""
+		}
+		if made := accessor.GetGenerateName(); made != "" {
+			return made
+		}
+		return accessor.GetName()
+	}
+	sort.SliceStable(objects, func(a, b int) bool { return key(objects[a]) < key(objects[b]) })
+	for at, object := range objects {
+		if slice, ok := object.(*discoveryv1.EndpointSlice); ok {
+			// The order of endpoints is open, and how often a controller wrote.
+			slice = slice.DeepCopy()
+			slice.Generation = 0
+			sort.Slice(slice.Endpoints, func(a, b int) bool {
+				return fmt.Sprint(slice.Endpoints[a].Addresses) < fmt.Sprint(slice.Endpoints[b].Addresses)
+			})
+			objects[at] = slice
+		}
+	}
+	return objects
+}

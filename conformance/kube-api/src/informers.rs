@@ -1,0 +1,70 @@
+//! Runs the informer program on a server, restarts the server when it asks for
+//! that, and makes rows of the stores with which it ends.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{BufRead, BufReader, Write},
+    path::Path,
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+
+use crate::{compare::Row, kubeconfig, normal::Normal, run, servers::Server};
+
+/// The ways in which informers get to the present state: by a watch that begins
+/// with it, or by a list.
+pub(crate) const MODES: [(&str, &str); 2] = [("watch-list", "true"), ("list-watch", "false")];
+/// Of objects in the stores; the suite compares managedFields.
+const DROPPED: [&str; 1] = ["/metadata/managedFields"];
+
+/// Rows of the stores; `None` when the program failed.
+pub(crate) fn run(
+    program: &Path,
+    server: &mut Server,
+    mode: (&str, &str),
+    dump: &Path,
+) -> Result<Option<Vec<Row>>> {
+    let mut child = Command::new(program)
+        .arg("--kubeconfig")
+        .arg(&server.kubeconfig)
+        .arg("--dump")
+        .arg(dump)
+        .env("KUBE_FEATURE_WatchListClient", mode.1)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .with_context(|| program.display().to_string())?;
+    let mut input = child.stdin.take().context("no standard input")?;
+    let output = BufReader::new(child.stdout.take().context("no standard output")?);
+    let name = server.name();
+    for line in output.lines() {
+        let line = line?;
+        println!("    {} on {name}: {line}", mode.0);
+        if line == "RESTART" {
+            server.restart()?;
+            input.write_all(b"restarted\n")?;
+        }
+    }
+    if !child.wait()?.success() {
+        return Ok(None);
+    }
+    let stores: BTreeMap<String, Vec<Value>> = serde_json::from_slice(&fs::read(dump)?)?;
+    let mut normal = Normal::new(&kubeconfig::read(&server.kubeconfig)?.authority);
+    for object in stores.values().flatten() {
+        normal.study(object);
+    }
+    let mut rows = Vec::new();
+    for (kind, objects) in stores {
+        for (at, mut object) in objects.into_iter().enumerate() {
+            for pointer in DROPPED {
+                run::remove(&mut object, &pointer.split('/').skip(1).collect::<Vec<_>>());
+            }
+            let id = format!("informers:{}/{kind}/{at}", mode.0);
+            rows.push(Row { id, outcome: normal.value(&object) });
+        }
+    }
+    Ok(Some(rows))
+}
