@@ -112,7 +112,22 @@ func run(kubeconfig string, seed int64, dump string) error {
 	if err := w.dump(dump); err != nil {
 		return err
 	}
-	return w.client.CoreV1().Namespaces().Delete(ctx, namespace, metav1.DeleteOptions{})
+	return w.leave()
+}
+
+// leave removes everything, so that the program can run again.
+func (w *world) leave() error {
+	spaces := w.client.CoreV1().Namespaces()
+	if err := spaces.Delete(w.context, namespace, metav1.DeleteOptions{}); err != nil {
+		return err
+	}
+	return until(func() error {
+		_, err := spaces.Get(w.context, namespace, metav1.GetOptions{})
+		if apierrors.IsNotFound(err) {
+			return nil
+		}
+		return fmt.Errorf("the Namespace is still there: %v", err)
+	})
 }
 
 func newWorld(ctx context.Context, kubeconfig string, seed int64) (*world, error) {

@@ -37,6 +37,12 @@ func (w *world) paging() error {
 		return err
 	}
 	defer stream.Stop()
+	// So that the first list has pages too.
+	for number := range maps {
+		if _, err := configMaps.Create(w.context, pageMap(strconv.Itoa(number)), metav1.CreateOptions{}); err != nil {
+			return err
+		}
+	}
 	ctx, stop := context.WithCancel(w.context)
 	defer stop()
 	churned := make(chan error, 1)
@@ -81,7 +87,7 @@ func (w *world) churnMaps(ctx context.Context) error {
 		object := pageMap(strconv.Itoa(number * 17 % maps))
 		_, err := configMaps.Create(w.context, object, metav1.CreateOptions{})
 		if apierrors.IsAlreadyExists(err) {
-			if number%3 == 0 {
+			if number%3 > 0 {
 				object.Data = map[string]string{"number": strconv.Itoa(number)}
 				_, err = configMaps.Update(w.context, object, metav1.UpdateOptions{})
 			} else {

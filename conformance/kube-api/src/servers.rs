@@ -31,8 +31,7 @@ pub(crate) struct Server {
 impl Server {
     pub(crate) fn ours(binary: &Path, folder: &Path) -> Result<Server> {
         // A port of its own, so that a restart finds it again.
-        let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
-        let address = listener.local_addr()?.to_string();
+        let address = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string();
         let flags = ["cluster", "--no-node", "-o", "json", "--api-listen", &address];
         start(binary, folder, true, &[flags.as_slice(), &RANGES].concat())
     }

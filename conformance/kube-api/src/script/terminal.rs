@@ -6,6 +6,9 @@ use serde_json::Value;
 
 use crate::normal::{NODE_PORT_DYNAMIC, Normal};
 
+/// The deepest indentation that means something.
+const INDENT_MAX: usize = 8;
+
 /// What a command printed, as it is compared: an object where it is JSON (or
 /// YAML, when that was asked for), else lines.
 pub(crate) fn printed(text: &str, is_yaml: bool, normal: &Normal) -> Value {
@@ -40,7 +43,8 @@ fn line(text: &str, normal: &Normal) -> String {
     let text = normal.text(&log_header(&revision(text)));
     let text = text.trim_end();
     let mut rest = text.trim_start();
-    let mut out = text[..text.len() - rest.len()].to_owned();
+    // A cell that goes on is indented by the columns before it.
+    let mut out = " ".repeat((text.len() - rest.len()).min(INDENT_MAX));
     let mut before = "";
     while !rest.is_empty() {
         let after = if let Some(after) = after_date(rest) {
@@ -200,6 +204,7 @@ mod tests {
             ),
             ("E1125 22:20:15.123456    4711 memcache.go:265] \"no\"", "E \"no\""),
             ("  resourceVersion: \"12\"", "  resourceVersion: <rv>"),
+            ("             deep", "        deep"),
             ("a  b", "a  b"),
             ("a\tb", "a  b"),
             ("", ""),

@@ -116,7 +116,8 @@ impl Up {
         command
             .env("HOME", self.folder.path())
             .env("KUBECONFIG", self.addresses.kubeconfig.as_deref().unwrap())
-            .env("PORTOLAN_SERVER", self.http())
+            // A cluster alone has none.
+            .env("PORTOLAN_SERVER", self.addresses.http.as_deref().unwrap_or_default())
             .env_remove("PORTOLAN_NAMESPACE")
             .env("NO_COLOR", "1")
             .current_dir(self.folder.path())

@@ -5,7 +5,7 @@ use std::{
     process::Stdio,
 };
 
-use crate::harness::{eventually, expect, python_deployment, up};
+use crate::harness::{apart, eventually, expect, python_deployment, up, up_with};
 
 const WEB: &str = include_str!("../../../../examples/web.yaml");
 
@@ -187,4 +187,25 @@ fn logs_follow_a_process() {
     follow.wait().unwrap();
     assert_eq!(seen[0], "line 0");
     assert_eq!(seen[29], "line 29");
+}
+
+#[test]
+fn a_cluster_without_a_node_leaves_pods_to_others() {
+    let mut flags = apart();
+    flags.retain(|flag| !flag.starts_with("--dns-listen") && !flag.starts_with("--http-listen"));
+    flags[0] = "cluster".into();
+    let up = up_with(tempfile::tempdir().unwrap(), &flags, &["--ephemeral", "--no-node"]);
+    assert_eq!(up.kubectl(&["get", "nodes", "-o", "name"]), "");
+    up.apply(WEB);
+    let pods = ["get", "pods", "-l", "app=web", "-o"];
+    let bound = [&pods[..], &["jsonpath={.items[*].spec.nodeName}{.items[*].status.phase}"]];
+    eventually("two Pods wait for somebody", || {
+        expect(up.kubectl(&bound.concat()).as_str(), "Pending Pending")
+    });
+    // Whoever sets their status is the kubelet: nobody takes it back.
+    let name = up.kubectl(&[&pods[..], &["jsonpath={.items[0].metadata.name}"]].concat());
+    let status = "{\"status\":{\"phase\":\"Running\",\"podIP\":\"127.1.1.1\"}}";
+    up.kubectl(&["patch", "pod", &name, "--subresource=status", "--type=merge", "-p", status]);
+    let phase = up.kubectl(&["get", "pod", &name, "-o", "jsonpath={.status.phase}"]);
+    assert_eq!(phase, "Running");
 }
