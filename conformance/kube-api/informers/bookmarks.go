@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"strconv"
 
@@ -24,8 +25,9 @@ func (w *world) bookmarks() error {
 			options.TimeoutSeconds = &seconds
 		}))
 	informer := factory.Core().V1().Secrets().Informer()
-	factory.Start(w.context.Done())
-	defer factory.Shutdown()
+	ctx, stop := context.WithCancel(w.context)
+	defer stop()
+	factory.Start(ctx.Done())
 	for kind, synced := range factory.WaitForCacheSync(w.context.Done()) {
 		if !synced {
 			return fmt.Errorf("%v did not sync", kind)

@@ -3,10 +3,10 @@
 // types.txt comes from the Go types themselves by reflection: their struct tags
 // hold the JSON name, whether a zero value is left out, and the protobuf field
 // number, so one table serves JSON checking and protobuf decoding alike.
-// openapi.txt comes from the OpenAPI v3 documents in the source tree of
-// k8s.io/kubernetes, cut down to the kinds below and what they refer to.
+// openapi.txt comes from the OpenAPI v3 documents that a real API server serves,
+// cut down to the kinds below and what they refer to; see ../README.md.
 //
-//	go run . "$(go mod download -json k8s.io/kubernetes@v1.33.4 | jq -r .Dir)"
+//	go run . FOLDER
 package main
 
 import (
@@ -177,10 +177,10 @@ func types() []byte {
 
 var reference = regexp.MustCompile(`"#/components/schemas/([^"]+)"`)
 
-// The schemas of the documents, cut down: one line each, its name, a tab, its JSON.
+// The schemas of the documents in a folder, cut down: one line each, its name, a tab, its JSON.
 func openapi(source string) []byte {
 	schemas := map[string]json.RawMessage{}
-	files, err := filepath.Glob(filepath.Join(source, "api/openapi-spec/v3/*v1*_openapi.json"))
+	files, err := filepath.Glob(filepath.Join(source, "*v1*_openapi.json"))
 	check(err)
 	for _, file := range files {
 		text, err := os.ReadFile(file)
@@ -220,15 +220,24 @@ func openapi(source string) []byte {
 		if !ok {
 			panic("no schema " + name)
 		}
-		var compact bytes.Buffer
-		check(json.Compact(&compact, schema))
-		lines = append(lines, name+"\t"+compact.String()+"\n")
+		lines = append(lines, name+"\t"+sorted(schema))
 		for _, match := range reference.FindAllSubmatch(schema, -1) {
 			wanted = append(wanted, string(match[1]))
 		}
 	}
 	sort.Strings(lines)
 	return []byte(strings.Join(lines, ""))
+}
+
+// sorted is JSON on one line, with the keys of objects in order.
+func sorted(text []byte) string {
+	var value any
+	check(json.Unmarshal(text, &value))
+	var out bytes.Buffer
+	encoder := json.NewEncoder(&out)
+	encoder.SetEscapeHTML(false)
+	check(encoder.Encode(value))
+	return out.String()
 }
 
 func check(err error) {
