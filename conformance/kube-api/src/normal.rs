@@ -77,7 +77,7 @@ impl Normal {
         match value {
             Value::String(text) => Value::String(self.field(key, text)),
             Value::Number(number)
-                if key == "nodePort"
+                if matches!(key, "nodePort" | "healthCheckNodePort")
                     && number.as_u64().is_some_and(|n| NODE_PORT_DYNAMIC.contains(&n)) =>
             {
                 "<nodePort>".into()

@@ -39,7 +39,8 @@ const POLL: Duration = Duration::from_millis(200);
 /// What the kubeconfig calls everything: the same on both servers.
 const CONTEXT: &str = "judge";
 /// Where names come from that a server makes up.
-const NAMED_BY_SERVER: [&str; 3] = [
+const NAMED_BY_SERVER: [&str; 4] = [
+    "/apis/apps/v1/{}/controllerrevisions",
     "/api/v1/{}/pods",
     "/apis/apps/v1/{}/replicasets",
     "/apis/discovery.k8s.io/v1/{}/endpointslices",
