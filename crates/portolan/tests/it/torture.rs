@@ -302,6 +302,8 @@ fn file_bytes(api: &Api) -> u64 {
     std::fs::metadata(file).map_or(0, |file| file.len())
 }
 
+// The figures are what it is run for at length.
+#[allow(clippy::print_stdout)]
 fn torture(extra: &[&str], rounds: u64, writes: u64) -> Result<(), String> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let mut report = runtime.block_on(survive(extra, rounds, writes))?;

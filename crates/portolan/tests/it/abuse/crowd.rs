@@ -78,6 +78,8 @@ fn open_more_files(wanted: u64) {
     assert!(allowed >= wanted + FILES_SPARE, "this needs {wanted} descriptors: raise `ulimit -Hn`");
 }
 
+// The figures are what it is run for at length.
+#[allow(clippy::print_stdout)]
 fn crowd(size: usize) {
     open_more_files(size as u64);
     let api = Arc::new(cluster());
