@@ -80,6 +80,8 @@ async fn round(empty: &[u8], seed: u64, writes: u64) -> Result<Round, String> {
     Ok(Round { history, restart, objects })
 }
 
+// The figures are what it is run for at length.
+#[allow(clippy::print_stdout)]
 async fn torture(rounds: u64, writes: u64) {
     let empty = power::empty().await;
     let mut restarts = Vec::new();
