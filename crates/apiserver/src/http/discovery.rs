@@ -41,10 +41,15 @@ fn parts(kind: &Kind) -> Vec<Part> {
         |name, group, version, kind| Part { name, group, version, kind, verbs: &["create"] };
     let mut parts = Vec::new();
     if kind.is_core("pods") {
+        let connected =
+            |name, kind| Part { verbs: &["create", "get"], ..foreign(name, "", "v1", kind) };
+        parts.push(connected("attach", "PodAttachOptions"));
         parts.push(foreign("binding", "", "v1", "Binding"));
         parts.push(own("ephemeralcontainers", &PART_VERBS));
         parts.push(foreign("eviction", "policy", "v1", "Eviction"));
+        parts.push(connected("exec", "PodExecOptions"));
         parts.push(own("log", &["get"]));
+        parts.push(connected("portforward", "PodPortForwardOptions"));
         parts.push(own("resize", &PART_VERBS));
     }
     if kind.is_core("namespaces") {

@@ -23,6 +23,7 @@ mod respond;
 mod reviews;
 mod route;
 mod server;
+mod streams;
 mod table;
 mod tls;
 mod verbs;
@@ -33,6 +34,7 @@ use std::{pin::pin, sync::Arc, time::Duration};
 use bytes::Bytes;
 use http::{HeaderMap, Method, Uri};
 use http_body::Body as HttpBody;
+use hyper::upgrade::OnUpgrade;
 use portolan_runtime::Shutdown;
 use serde_json::{Value, json};
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -64,6 +66,7 @@ pub struct Service {
     pub(crate) registry: Registry,
     pub(crate) authenticator: Authenticator,
     pub(crate) watches: Arc<Semaphore>,
+    pub(crate) sessions: Arc<Semaphore>,
     requests: Semaphore,
     /// A permit for each byte of bodies that are held.
     bodies: Semaphore,
@@ -77,6 +80,7 @@ impl Service {
             authenticator: Authenticator::new(registry.clone(), admin_token),
             registry,
             watches: Arc::new(Semaphore::new(WATCHES_MAX)),
+            sessions: Arc::new(Semaphore::new(streams::SESSIONS_MAX)),
             requests: Semaphore::new(REQUESTS_MAX),
             bodies: Semaphore::new(body::BODIES_BYTES_MAX),
             shutdown,
@@ -106,9 +110,10 @@ impl Service {
         B: HttpBody<Data = Bytes>,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        let (head, body) = request.into_parts();
+        let (mut head, body) = request.into_parts();
+        let upgrade = head.extensions.remove();
         let mut body = pin!(body);
-        let handled = self.handle(&head.method, &head.uri, &head.headers, body.as_mut());
+        let handled = self.handle(&head, upgrade, body.as_mut());
         match tokio::time::timeout(REQUEST_TIMEOUT, handled).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(status)) => {
@@ -125,15 +130,15 @@ impl Service {
 
     async fn handle<B>(
         &self,
-        method: &Method,
-        uri: &Uri,
-        headers: &HeaderMap,
+        head: &http::request::Parts,
+        upgrade: Option<OnUpgrade>,
         body: B,
     ) -> Result<Answer, Status>
     where
         B: HttpBody<Data = Bytes>,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
+        let (method, uri, headers) = (&head.method, &head.uri, &head.headers);
         let route = route::parse(uri.path());
         match &route {
             Route::Health => return Ok(self.health()),
@@ -158,6 +163,7 @@ impl Service {
                     query: &query,
                     target: &target,
                     body: body.bytes.clone(),
+                    upgrade,
                 };
                 request.answer().await
             }

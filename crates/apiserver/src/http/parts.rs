@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::{
     body,
     respond::{self, Answer},
+    streams,
     verbs::{self, Request},
 };
 use crate::{
@@ -39,9 +40,11 @@ pub(crate) async fn answer(request: Request<'_>) -> Result<Answer, Status> {
         "token" if kind.is_core("serviceaccounts") && *request.method == Method::POST => {
             token(request)
         }
-        "exec" | "attach" | "portforward" | "proxy" if is_pod => Err(Status::not_implemented(
-            format!("pods/{} is not held by this API server", target.subresource),
-        )),
+        "exec" | "attach" if is_pod => streams::session(request).await,
+        "portforward" if is_pod => streams::forward(request).await,
+        "proxy" if is_pod => {
+            Err(Status::not_implemented("pods/proxy is not held by this API server"))
+        }
         "finalize" | "binding" | "eviction" | "log" | "token" => Err(Status::method_not_allowed()),
         _ => Err(Status::no_such_path()),
     }
@@ -112,7 +115,7 @@ async fn log(request: Request<'_>) -> Result<Answer, Status> {
         ),
     };
     let options = LogOptions {
-        container: Some(log_container(&pod, query.get("container").unwrap_or_default())?),
+        container: Some(chosen_container(&pod, query.get("container").unwrap_or_default())?),
         follow: query.flag("follow"),
         previous: query.flag("previous"),
         timestamps: query.flag("timestamps"),
@@ -125,9 +128,9 @@ async fn log(request: Request<'_>) -> Result<Answer, Status> {
     Ok(respond::live("text/plain", stream))
 }
 
-/// The container whose log is meant.
-fn log_container(pod: &Value, asked: &str) -> Result<String, Status> {
-    let names: Vec<&str> = ["containers", "initContainers", "ephemeralContainers"]
+/// The container that is meant (upstream `validateContainer`).
+pub(super) fn chosen_container(pod: &Value, asked: &str) -> Result<String, Status> {
+    let names: Vec<&str> = ["initContainers", "containers", "ephemeralContainers"]
         .into_iter()
         .filter_map(|list| pod.pointer(&format!("/spec/{list}")).and_then(Value::as_array))
         .flatten()
@@ -142,9 +145,9 @@ fn log_container(pod: &Value, asked: &str) -> Result<String, Status> {
             }
         };
     }
-    let first = pod.pointer("/spec/containers/0/name").and_then(Value::as_str);
-    match (first, names.len()) {
-        (Some(only), 1) => Ok(only.to_owned()),
+    let containers = pod.pointer("/spec/containers").and_then(Value::as_array);
+    match containers.map(Vec::as_slice) {
+        Some([only]) => Ok(only.get("name").and_then(Value::as_str).unwrap_or_default().to_owned()),
         _ => Err(Status::bad_request(format!(
             "a container name must be specified for pod {name}, choose one of: [{}]",
             names.join(" ")
@@ -211,4 +214,35 @@ fn token(request: Request<'_>) -> Result<Answer, Status> {
         json!({"token": token, "expirationTimestamp": object::timestamp(ends)}),
     );
     Ok(respond::json(201, &asked))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn containers_are_chosen() {
+        let pod = |main: &[&str]| {
+            let named = |names: &[&str]| -> Vec<Value> {
+                names.iter().map(|name| json!({"name": name})).collect()
+            };
+            let spec = json!({"initContainers": named(&["first"]), "containers": named(main)});
+            json!({"metadata": {"name": "p"}, "spec": spec})
+        };
+        for (main, asked, expected) in [
+            // One container is meant, whatever ran before it.
+            (&["a"][..], "", Ok("a")),
+            (&["a"], "first", Ok("first")),
+            (&["a"], "b", Err("container b is not valid for pod p")),
+            (
+                &["a", "b"],
+                "",
+                Err("a container name must be specified for pod p, choose one of: [first a b]"),
+            ),
+        ] {
+            let found = chosen_container(&pod(main), asked).map_err(|status| status.message);
+            let expected = expected.map(str::to_owned).map_err(str::to_owned);
+            assert_eq!(found, expected, "{main:?} {asked:?}");
+        }
+    }
 }

@@ -333,7 +333,7 @@ async fn connection(
         .keep_alive_timeout(PING_TIMEOUT)
         .max_concurrent_streams(STREAMS_MAX)
         .max_header_list_size(u32::try_from(HEAD_BYTES_MAX).unwrap_or(u32::MAX));
-    let serving = builder.serve_connection(TokioIo::new(stream), handler);
+    let serving = builder.serve_connection_with_upgrades(TokioIo::new(stream), handler);
     tokio::pin!(serving);
     let ended = tokio::select! {
         ended = serving.as_mut() => ended,

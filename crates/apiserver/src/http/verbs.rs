@@ -4,6 +4,7 @@ use std::str::FromStr;
 
 use bytes::Bytes;
 use http::{HeaderMap, Method};
+use hyper::upgrade::OnUpgrade;
 use serde_json::Value;
 
 use super::{
@@ -39,6 +40,8 @@ pub(crate) struct Request<'a> {
     pub(crate) query: &'a Query,
     pub(crate) target: &'a Target,
     pub(crate) body: Bytes,
+    /// The connection, once it has been answered; for what becomes something else.
+    pub(crate) upgrade: Option<OnUpgrade>,
 }
 
 /// The verb that authorization knows a request by; `None` for methods that mean nothing here.

@@ -1,7 +1,7 @@
 //! Who may do what.
 //!
 //! Three grants, asked in this order: `system:masters` may everything; a
-//! ServiceAccount may read everything but Secrets, and a Pod-bound token may
+//! ServiceAccount may read everything but Secrets (and not enter Pods), and a Pod-bound token may
 //! PATCH its own Pod, where only registration keys may change; and whatever
 //! RBAC objects grant. So a workload needs no permission to write what it does
 //! not own, and somebody who wants more says so in Roles as everywhere.
@@ -63,10 +63,7 @@ impl Registry {
         {
             return Decision::Allowed("about the caller itself".into());
         }
-        if caller.service_account().is_some()
-            && reads
-            && !(action.group.is_empty() && action.resource == "secrets")
-        {
+        if caller.service_account().is_some() && reads && !is_guarded(action) {
             return Decision::Allowed("ServiceAccounts may read".into());
         }
         if let Some(role) = self.granted_by_roles(caller, action) {
@@ -160,6 +157,15 @@ impl Registry {
         }
         None
     }
+}
+
+/// What a GET may not do for everybody: read Secrets, or act inside a Pod (a WebSocket begins
+/// with GET).
+fn is_guarded(action: &Action<'_>) -> bool {
+    let acts = ["exec", "attach", "portforward", "proxy"];
+    action.group.is_empty()
+        && (action.resource == "secrets"
+            || action.resource == "pods" && acts.contains(&action.subresource))
 }
 
 fn array<'a>(object: &'a Value, path: &str) -> impl Iterator<Item = &'a Value> {

@@ -29,6 +29,7 @@ mod rules;
 mod scale;
 pub mod selection;
 mod service;
+mod sessions;
 mod tokens;
 mod update;
 
@@ -51,6 +52,7 @@ pub use self::{
     patch::Patch,
     pods::{LogOptions, LogStream, PodLogs},
     selection::{FieldSelector, LabelSelector},
+    sessions::{Connection, Input, Output, PodSessions, Session, SessionOptions, TerminalSize},
     tokens::{ISSUER, TOKEN_SECONDS_MAX, TOKEN_SECONDS_MIN, TokenSubject, Tokens},
 };
 use crate::{
@@ -168,6 +170,7 @@ struct Inner {
     /// Nodes whose Pods end gracefully, because something in this process stops them.
     agents: RwLock<BTreeSet<String>>,
     pod_logs: OnceLock<Arc<dyn PodLogs>>,
+    pod_sessions: OnceLock<Arc<dyn PodSessions>>,
     tokens: Tokens,
 }
 
@@ -187,6 +190,7 @@ impl Registry {
                 allocators,
                 agents: RwLock::default(),
                 pod_logs: OnceLock::new(),
+                pod_sessions: OnceLock::new(),
                 tokens,
             }),
         };
@@ -218,7 +222,7 @@ impl Registry {
         agents.insert(node.to_owned());
     }
 
-    fn has_node_agent(&self, node: &str) -> bool {
+    pub(crate) fn has_node_agent(&self, node: &str) -> bool {
         self.inner.agents.read().unwrap_or_else(PoisonError::into_inner).contains(node)
     }
 
@@ -232,6 +236,18 @@ impl Registry {
     /// Who answers `kubectl logs`, if anybody.
     pub fn pod_logs(&self) -> Option<&Arc<dyn PodLogs>> {
         self.inner.pod_logs.get()
+    }
+
+    /// Who answers `kubectl exec`, `attach` and `port-forward`. The first caller stays.
+    pub fn set_pod_sessions(&self, sessions: Arc<dyn PodSessions>) {
+        if self.inner.pod_sessions.set(sessions).is_err() {
+            tracing::warn!("sessions in Pods are answered already");
+        }
+    }
+
+    /// Who answers `kubectl exec`, `attach` and `port-forward`, if anybody.
+    pub fn pod_sessions(&self) -> Option<&Arc<dyn PodSessions>> {
+        self.inner.pod_sessions.get()
     }
 
     fn now_unix_seconds(&self) -> u64 {

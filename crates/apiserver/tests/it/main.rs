@@ -9,4 +9,5 @@ mod limits;
 mod logs;
 mod registry;
 mod store;
+mod streams;
 mod support;

@@ -96,6 +96,27 @@ pub(crate) fn enter(enclosure: &Enclosure) -> Result<(), String> {
         .map_err(|error| format!("workingDir {}: {error}", enclosure.dir.display()))
 }
 
+/// Moves the calling process, which must have one thread, to where another one
+/// is: its network, host name and files.
+pub(crate) fn join(pid: &str, dir: &Path) -> Result<(), String> {
+    let told = |error: io::Error| format!("cannot enter the namespaces of process {pid}: {error}");
+    let kinds = [
+        ("net", LinkNameSpaceType::Network),
+        ("uts", LinkNameSpaceType::HostNameAndNISDomainName),
+        ("mnt", LinkNameSpaceType::Mount),
+    ];
+    // All before the first step: behind the last one, /proc may be another.
+    let links = kinds.map(|(name, kind)| {
+        fs::File::open(format!("/proc/{pid}/ns/{name}")).map(|link| (link, kind))
+    });
+    for link in links {
+        let (link, kind) = link.map_err(told)?;
+        let moved = move_into_link_name_space(std::os::fd::AsFd::as_fd(&link), Some(kind));
+        moved.map_err(|error| told(error.into()))?;
+    }
+    chdir(dir).map_err(|error| format!("workingDir {}: {error}", dir.display()))
+}
+
 /// What failed, and where.
 type Failure = (PathBuf, io::Error);
 

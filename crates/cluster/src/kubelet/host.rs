@@ -21,7 +21,7 @@ use portolan_apiserver::{
 use portolan_runtime::Tasks;
 use serde_json::Value;
 use tokio::{
-    sync::{Semaphore, watch},
+    sync::{Semaphore, mpsc, watch},
     time::Instant,
 };
 
@@ -34,6 +34,7 @@ use super::{
     logs::{self, Logs},
     machine::Moment,
     pod::{self, Pod},
+    sessions::{ASKS_MAX, Ask},
     unix_ms,
     worker::{Outcome, Worker},
 };
@@ -46,7 +47,12 @@ use crate::{
 
 /// A Pod that the kubelet acts on.
 pub(super) enum Entry {
-    Process(watch::Sender<Option<Arc<Value>>>),
+    Process {
+        /// Its newest object, for the worker.
+        updates: watch::Sender<Option<Arc<Value>>>,
+        /// Those who want to run something beside its containers.
+        asks: mpsc::Sender<Ask>,
+    },
     Hollow(Responder),
 }
 
@@ -249,7 +255,7 @@ impl Host {
         let mut entries = self.entries();
         match entries.by_uid.get(uid) {
             // It cleans up when its processes have ended.
-            Some(Entry::Process(updates)) => {
+            Some(Entry::Process { updates, .. }) => {
                 if updates.is_closed() {
                     entries.by_uid.remove(uid);
                     drop(entries);
@@ -279,9 +285,10 @@ impl Host {
 
     pub(super) fn start_worker(self: &Arc<Self>, pod: Pod, addresses: Vec<IpAddr>) {
         let (updates, receiver) = watch::channel(Some(pod.raw.clone()));
+        let (asks, asked) = mpsc::channel(ASKS_MAX);
         let uid = pod.uid.clone();
-        self.entries().by_uid.insert(uid.clone(), Entry::Process(updates));
-        let worker = Worker::new(self.clone(), pod, addresses, receiver);
+        self.entries().by_uid.insert(uid.clone(), Entry::Process { updates, asks });
+        let worker = Worker::new(self.clone(), pod, addresses, receiver, asked);
         let this = self.clone();
         self.tasks.spawn("pod", async move {
             // An ended Pod's entry stays until its object goes: `let_go` finds

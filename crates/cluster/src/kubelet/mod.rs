@@ -27,6 +27,7 @@ mod addresses;
 mod enclosure;
 mod env;
 mod furnish;
+mod handover;
 mod hollow;
 mod host;
 mod listeners;
@@ -35,14 +36,17 @@ mod machine;
 pub mod netns;
 mod network;
 mod node;
+mod output;
 mod pod;
 mod probes;
 mod problem;
 mod proc;
 mod process;
 mod reconcile;
+mod sessions;
 mod status;
 pub mod supervise;
+mod terminal;
 mod volumes;
 mod worker;
 
@@ -63,7 +67,10 @@ use portolan_apiserver::{
 use portolan_runtime::Tasks;
 use tokio::{sync::Semaphore, time::Instant};
 
-use self::{addresses::Addresses, host::Host, listeners::Sweep, logs::Logs, reconcile::Kubelet};
+use self::{
+    addresses::Addresses, host::Host, listeners::Sweep, logs::Logs, reconcile::Kubelet,
+    sessions::Sessions,
+};
 pub use self::{
     logs::LOG_BYTES_DEFAULT,
     machine::RestartPacing,
@@ -232,6 +239,7 @@ pub async fn start(
             .collect(),
         config,
     });
+    registry.set_pod_sessions(Arc::new(Sessions(Arc::downgrade(&host))));
     host.clear_leftovers(&pods_dir);
     Host::follow(&host);
     let queue = host.queue.clone();

@@ -27,19 +27,20 @@ use std::{
     collections::HashMap,
     fs,
     io::{self, BufRead, BufReader, Write},
-    net::IpAddr,
-    os::unix::process::CommandExt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpStream},
+    os::{fd::AsFd, unix::process::CommandExt},
     process::{Child, Command, Stdio},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU32, Ordering},
     },
+    time::Duration,
 };
 
 use portolan_apiserver::registry::Cidr;
 use rustix::{
     process::{getgid, getuid},
-    thread::UnshareFlags,
+    thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space},
 };
 
 use super::{
@@ -184,6 +185,9 @@ pub(crate) struct Wanted {
     pub(crate) processes: bool,
 }
 
+/// Longest wait for a port of a Pod. Its localhost is on this machine.
+const CONNECT_MAX: Duration = Duration::from_secs(5);
+
 /// The tool that enters a namespace (util-linux).
 const NSENTER: &str = "nsenter";
 
@@ -318,6 +322,22 @@ impl Node {
             None => {}
         }
     }
+}
+
+/// Connects to a port of a Pod's localhost. A network namespace is a thread's
+/// own: one is started for this, and ends with it.
+pub(crate) fn connect(holder: u32, port: u16) -> io::Result<TcpStream> {
+    let inside = move || {
+        let link = fs::File::open(format!("/proc/{holder}/ns/net"))?;
+        move_into_link_name_space(link.as_fd(), Some(LinkNameSpaceType::Network))?;
+        let at = |ip: IpAddr| TcpStream::connect_timeout(&(ip, port).into(), CONNECT_MAX);
+        at(Ipv4Addr::LOCALHOST.into()).or_else(|first| {
+            // Where there is no IPv6, what IPv4 said is what people want to know.
+            at(Ipv6Addr::LOCALHOST.into()).map_err(|_| first)
+        })
+    };
+    let thread = std::thread::Builder::new().name("port-forward".to_owned()).spawn(inside)?;
+    thread.join().unwrap_or_else(|_| Err(io::Error::other("the thread panicked")))
 }
 
 fn local_routes(verb: &str, addresses: &[IpAddr]) -> String {

@@ -11,7 +11,10 @@
 use std::{
     ffi::OsString,
     io,
-    os::{fd::OwnedFd, unix::fs::PermissionsExt},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::fs::PermissionsExt,
+    },
     path::{Path, PathBuf},
     process::Stdio,
     time::Duration,
@@ -29,8 +32,11 @@ use tokio::{
 
 use super::{
     env::Env,
-    logs::LogWriter,
-    supervise::{self, ENCLOSED_WORD, EXIT_SIGNAL_BASE, SHIM_WORD},
+    handover,
+    supervise::{
+        self, BESIDE_WORD, ENCLOSED_WORD, EXIT_NOT_EXECUTABLE, EXIT_NOT_STARTED, EXIT_SIGNAL_BASE,
+        INPUT_WORD, SHIM_WORD, TERMINAL_WORD,
+    },
 };
 
 /// How the shim is started.
@@ -56,54 +62,85 @@ pub(crate) struct Launch {
     pub(crate) args: Vec<String>,
     pub(crate) env: Env,
     pub(crate) dir: PathBuf,
-    /// The file that describes what it runs in; none: the machine as it is.
-    pub(crate) enclosure: Option<PathBuf>,
+    pub(crate) place: Place,
+}
+
+/// Where a command runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// On the machine as it is.
+    Machine,
+    /// In what a file describes.
+    Enclosed(PathBuf),
+    /// Where a process is already.
+    Beside(i32),
+}
+
+/// Why a command cannot be run, as people know it from container runtimes, and
+/// the exit code that shells give it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct CannotRun {
+    pub(crate) text: String,
+    pub(crate) code: u8,
+}
+
+impl CannotRun {
+    fn missing(text: String) -> Self {
+        CannotRun { text, code: EXIT_NOT_STARTED }
+    }
+
+    fn forbidden(text: String) -> Self {
+        CannotRun { text, code: EXIT_NOT_EXECUTABLE }
+    }
 }
 
 /// The words of a container's command, its variables replaced by then, as
-/// something that can be run. The texts are those that people know from
-/// container runtimes. With an enclosure, what is not found may be in a volume:
-/// the shim, which sees the volumes, has the last word.
+/// something that can be run. Away from the machine, what is not found may be in
+/// a volume: the shim, which sees the volumes, has the last word.
 pub(crate) fn find_program(
     words: &[String],
     env: Env,
     dir: PathBuf,
     portolan: &Path,
-    enclosure: Option<PathBuf>,
-) -> Result<Launch, String> {
-    let (first, args) = words.split_first().ok_or("no command specified")?;
-    if enclosure.is_none() && !dir.is_dir() {
-        return Err(format!("workingDir {}: no such directory", dir.display()));
+    place: Place,
+) -> Result<Launch, CannotRun> {
+    let (first, args) =
+        words.split_first().ok_or_else(|| CannotRun::missing("no command specified".to_owned()))?;
+    let here = place == Place::Machine;
+    if here && !dir.is_dir() {
+        let text = format!("workingDir {}: no such directory", dir.display());
+        return Err(CannotRun::forbidden(text));
     }
     if let Some(odd) = words.iter().find(|word| word.contains('\0')) {
-        return Err(format!("{odd:?}: a word cannot hold a zero byte"));
+        return Err(CannotRun::forbidden(format!("{odd:?}: a word cannot hold a zero byte")));
     }
     let program = if first == "portolan" {
         portolan.to_owned()
     } else if first.contains('/') {
         let path = dir.join(first);
-        match check_executable(&path) {
-            Err(why) if enclosure.is_none() => return Err(format!("exec: {first:?}: {why}")),
-            _ => path,
+        if here {
+            check_executable(first, &path)?;
         }
+        path
     } else {
         let path = env.get("PATH").map(String::as_str).unwrap_or_default();
         let candidates = path.split(':').filter(|part| !part.is_empty());
-        candidates
-            .map(|part| dir.join(part).join(first))
-            .find(|path| check_executable(path).is_ok())
-            .ok_or_else(|| format!("exec: {first:?}: executable file not found in $PATH"))?
+        let mut candidates = candidates.map(|part| dir.join(part).join(first));
+        candidates.find(|path| check_executable(first, path).is_ok()).ok_or_else(|| {
+            CannotRun::missing(format!("exec: {first:?}: executable file not found in $PATH"))
+        })?
     };
-    Ok(Launch { program, args: args.to_vec(), env, dir, enclosure })
+    Ok(Launch { program, args: args.to_vec(), env, dir, place })
 }
 
-fn check_executable(path: &Path) -> Result<(), &'static str> {
+fn check_executable(word: &str, path: &Path) -> Result<(), CannotRun> {
+    let forbidden = |why: &str| Err(CannotRun::forbidden(format!("exec: {word:?}: {why}")));
     match path.metadata() {
-        Ok(meta) if meta.is_dir() => Err("is a directory"),
-        Ok(meta) if meta.permissions().mode() & 0o111 == 0 => Err("permission denied"),
+        Ok(meta) if meta.is_dir() => forbidden("is a directory"),
+        Ok(meta) if meta.permissions().mode() & 0o111 == 0 => forbidden("permission denied"),
         Ok(_) => Ok(()),
-        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => Err("permission denied"),
-        Err(_) => Err("no such file or directory"),
+        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => forbidden("permission denied"),
+        Err(_) => Err(CannotRun::missing(format!("exec: {word:?}: no such file or directory"))),
     }
 }
 
@@ -139,21 +176,64 @@ pub(crate) struct Reports {
     early_exit: Option<i32>,
 }
 
+/// Where the bytes of a run come from and go to.
+#[derive(Debug)]
+pub(crate) struct Ends {
+    /// None: there is nothing to read.
+    pub(crate) stdin: Option<OwnedFd>,
+    pub(crate) stdout: Stdio,
+    pub(crate) stderr: Stdio,
+    /// The standard input is a terminal, which is to be the command's own.
+    pub(crate) terminal: bool,
+}
+
+impl Ends {
+    /// Nothing to read; both outputs go to one pipe.
+    pub(crate) fn printing(output: io::PipeWriter) -> io::Result<Ends> {
+        let stderr = output.try_clone()?.into();
+        Ok(Ends { stdin: None, stdout: output.into(), stderr, terminal: false })
+    }
+
+    /// All of it on a terminal.
+    pub(crate) fn on(terminal: OwnedFd) -> io::Result<Ends> {
+        let (stdout, stderr) = (terminal.try_clone()?.into(), terminal.try_clone()?.into());
+        Ok(Ends { stdin: Some(terminal), stdout, stderr, terminal: true })
+    }
+}
+
 /// Starts a command; both its outputs go to `output`.
 pub(crate) fn spawn(
     shim: &Shim,
     launch: &Launch,
     output: io::PipeWriter,
 ) -> io::Result<(Control, Reports)> {
+    spawn_with(shim, launch, Ends::printing(output)?)
+}
+
+/// Starts a command.
+pub(crate) fn spawn_with(
+    shim: &Shim,
+    launch: &Launch,
+    ends: Ends,
+) -> io::Result<(Control, Reports)> {
     let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
     ours.set_nonblocking(true)?;
     let mut command = Command::new(&shim.program);
     command.args(&shim.args);
-    let mut dir = launch.dir.as_path();
-    if let Some(enclosure) = &launch.enclosure {
-        command.arg(ENCLOSED_WORD).arg(enclosure);
-        // The enclosure names the folder, which may exist only inside.
-        dir = Path::new("/");
+    // Elsewhere the folder may exist only inside: the shim goes there.
+    let mut dir = Path::new("/");
+    match &launch.place {
+        Place::Machine => dir = &launch.dir,
+        Place::Enclosed(file) => {
+            command.arg(ENCLOSED_WORD).arg(file);
+        }
+        Place::Beside(pid) => {
+            command.arg(BESIDE_WORD).arg(pid.to_string()).arg(&launch.dir);
+        }
+    }
+    if let Some(stdin) = &ends.stdin {
+        handover::send(&ours, stdin.as_fd())?;
+        command.arg(if ends.terminal { TERMINAL_WORD } else { INPUT_WORD });
     }
     let child = command
         .arg("--")
@@ -163,8 +243,8 @@ pub(crate) fn spawn(
         .envs(&launch.env)
         .current_dir(dir)
         .stdin(Stdio::from(OwnedFd::from(theirs)))
-        .stderr(output.try_clone()?)
-        .stdout(output)
+        .stderr(ends.stderr)
+        .stdout(ends.stdout)
         // Out of the reach of the terminal's Ctrl-C, which is for the kubelet.
         .process_group(0)
         .spawn()?;
@@ -217,45 +297,6 @@ impl Reports {
             status?.code()
         })
         .unwrap_or(EXIT_SIGNAL_BASE + Signal::KILL.as_raw())
-    }
-}
-
-/// How long the end of a log is waited for after its container has ended.
-/// Nothing holds the pipe any more by then, unless a process could not be killed.
-const LOG_END_WAIT: Duration = Duration::from_millis(500);
-
-/// Copies what a run prints into its log, in the background.
-pub(crate) struct Copying(tokio::task::JoinHandle<()>);
-
-impl Copying {
-    pub(crate) fn start(output: io::PipeReader, mut log: LogWriter) -> io::Result<Self> {
-        let mut output = pipe::Receiver::from_owned_fd(OwnedFd::from(output))?;
-        Ok(Self(tokio::spawn(async move {
-            let mut buffer = vec![0; 16 << 10];
-            let mut lost = false;
-            loop {
-                match output.read(&mut buffer).await {
-                    Ok(0) | Err(_) => return,
-                    // The page cache takes it at once; a thread to wait for it would cost more.
-                    Ok(read) => match log.append(&buffer[..read]) {
-                        Ok(()) => lost = false,
-                        Err(error) if !lost => {
-                            // Say so once, and keep the container from blocking on its pipe.
-                            tracing::warn!(%error, "a container's output is lost");
-                            lost = true;
-                        }
-                        Err(_) => {}
-                    },
-                }
-            }
-        })))
-    }
-
-    /// Waits until all is stored.
-    pub(crate) async fn finish(mut self) {
-        if tokio::time::timeout(LOG_END_WAIT, &mut self.0).await.is_err() {
-            self.0.abort();
-        }
     }
 }
 
@@ -320,12 +361,18 @@ mod tests {
         ] {
             let owned: Vec<String> = words.iter().map(ToString::to_string).collect();
             let env = Env::from([("PATH".into(), path.clone())]);
-            let found = find_program(&owned, env, dir.to_owned(), &dir.join("the/portolan"), None);
-            let found = found.map(|launch| launch.program);
+            let found = find_program(
+                &owned,
+                env,
+                dir.to_owned(),
+                &dir.join("the/portolan"),
+                Place::Machine,
+            );
+            let found = found.map(|launch| launch.program).map_err(|why| why.text);
             assert_eq!(found, expected.map(|p| dir.join(p)).map_err(str::to_owned), "{words:?}");
         }
-        let nowhere =
-            find_program(&["x".into()], Env::new(), dir.join("no"), dir, None).unwrap_err();
-        assert!(nowhere.ends_with("no such directory"));
+        let nowhere = find_program(&["x".into()], Env::new(), dir.join("no"), dir, Place::Machine)
+            .unwrap_err();
+        assert!(nowhere.text.ends_with("no such directory"));
     }
 }

@@ -51,7 +51,7 @@ impl runner::Worker for Kubelet {
         }
         let Some(pod) = pod else { return Ok(Next::Done) };
         let known = match host.entries().by_uid.get(object::uid(&pod)) {
-            Some(Entry::Process(updates)) => {
+            Some(Entry::Process { updates, .. }) => {
                 updates.send_replace(Some(pod.clone()));
                 // Nobody there: it has ended, and only its object is left.
                 if !updates.is_closed() || !object::is_deleting(&pod) {

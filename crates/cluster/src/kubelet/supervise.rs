@@ -24,7 +24,7 @@
 //! tokio's threads come and go).
 
 use std::{
-    ffi::{OsStr, OsString},
+    ffi::OsString,
     io::{self, Read, Write},
     os::{
         fd::{AsFd, OwnedFd},
@@ -42,7 +42,7 @@ use rustix::process::{
 
 use super::{
     enclosure::{self, Enclosure},
-    netns, proc,
+    handover, netns, proc,
 };
 
 /// The hidden subcommand that starts the shim.
@@ -57,13 +57,24 @@ pub(crate) const HOLD_WORD: &str = "hold";
 /// First word when the command runs in an [`Enclosure`]: `in FILE -- COMMAND [ARG...]`.
 pub(crate) const ENCLOSED_WORD: &str = "in";
 
+/// First word when the command runs where another process is: `beside PID DIR -- ...`.
+pub(crate) const BESIDE_WORD: &str = "beside";
+
+/// The command's standard input comes over the socket, as a descriptor.
+pub(crate) const INPUT_WORD: &str = "input";
+
+/// As [`INPUT_WORD`], and it is a terminal, which becomes the command's own.
+pub(crate) const TERMINAL_WORD: &str = "terminal";
+
 /// Asks the shim to send SIGTERM to the command.
 pub(crate) const TERMINATE: u8 = b'T';
 /// Asks the shim to kill the command and all its descendants.
 pub(crate) const KILL: u8 = b'K';
 
 /// Exit code when the command could not be started: what shells use for "not found".
-const EXIT_NOT_STARTED: u8 = 127;
+pub(crate) const EXIT_NOT_STARTED: u8 = 127;
+/// And for what is there but cannot be run.
+pub(crate) const EXIT_NOT_EXECUTABLE: u8 = 126;
 /// Added to a signal's number, as shells and container runtimes report it.
 pub(crate) const EXIT_SIGNAL_BASE: i32 = 128;
 
@@ -74,7 +85,7 @@ const REAP_WAIT_MAX: Duration = Duration::from_secs(5);
 
 /// Runs the shim until its command has ended; returns the exit code for `main`.
 /// `args` is everything behind the program's name, with or without
-/// [`SHIM_WORD`]: `[in FILE] -- COMMAND [ARG...]`.
+/// [`SHIM_WORD`]: `[in FILE | beside PID DIR] [input | terminal] -- COMMAND [ARG...]`.
 pub fn shim_main(args: impl IntoIterator<Item = OsString>) -> u8 {
     let mut args = args.into_iter().peekable();
     args.next_if(|word| word == SHIM_WORD);
@@ -84,16 +95,40 @@ pub fn shim_main(args: impl IntoIterator<Item = OsString>) -> u8 {
             let hostname = args.next().unwrap_or_default();
             netns::hold(&hostname.to_string_lossy()).map_or(EXIT_NOT_STARTED, |()| 0)
         }
-        Some(word) if word == ENCLOSED_WORD => {
-            let entered = args.next().ok_or_else(|| "no enclosure".to_owned()).and_then(enclose);
-            args.next_if(|word| word == "--");
-            supervise(entered, &args.collect::<Vec<_>>()).unwrap_or(EXIT_NOT_STARTED)
-        }
-        Some(word) if word == "--" => {
-            supervise(Ok(()), &args.collect::<Vec<_>>()).unwrap_or(EXIT_NOT_STARTED)
-        }
-        _ => EXIT_NOT_STARTED,
+        Some(word) => run(word, args).unwrap_or(EXIT_NOT_STARTED),
+        None => EXIT_NOT_STARTED,
     }
+}
+
+/// Where the command's standard input comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Input {
+    Nothing,
+    Handed,
+    Terminal,
+}
+
+/// Reads the words up to `--`, does what they say, then supervises the command.
+fn run(first: OsString, mut args: impl Iterator<Item = OsString>) -> io::Result<u8> {
+    let (mut input, mut entered) = (Input::Nothing, Ok(()));
+    let mut word = Some(first);
+    while let Some(next) = word.take_if(|word| *word != "--") {
+        let mut argument = || args.next().unwrap_or_default();
+        if next == ENCLOSED_WORD {
+            entered = enclose(argument());
+        } else if next == BESIDE_WORD {
+            let pid = argument();
+            entered = enclosure::join(&pid.to_string_lossy(), argument().as_ref());
+        } else if next == INPUT_WORD {
+            input = Input::Handed;
+        } else if next == TERMINAL_WORD {
+            input = Input::Terminal;
+        } else {
+            entered = Err(format!("{next:?}: no word of the shim"));
+        }
+        word = args.next();
+    }
+    supervise(entered, input, &args.collect::<Vec<_>>())
 }
 
 /// Moves into the enclosure that a file describes.
@@ -105,10 +140,18 @@ fn enclose(file: OsString) -> Result<(), String> {
     enclosure::enter(&enclosure)
 }
 
-/// Stage two: `PARENT -- COMMAND [ARG...]`. Returns only if the command cannot be started.
+/// Stage two: `PARENT [terminal] -- COMMAND [ARG...]`. Returns only if the command cannot be started.
 fn become_command(mut args: impl Iterator<Item = OsString>) -> u8 {
     let parent = args.next().and_then(|text| text.to_str()?.parse().ok()).and_then(Pid::from_raw);
-    let (Some(parent), Some(_), Some(program)) = (parent, args.next(), args.next()) else {
+    let mut word = args.next();
+    if word.take_if(|word| *word == TERMINAL_WORD).is_some() {
+        if let Err(error) = own_terminal() {
+            drop(writeln!(io::stderr(), "cannot have the terminal: {error}"));
+            return EXIT_NOT_STARTED;
+        }
+        word = args.next();
+    }
+    let (Some(parent), Some(_), Some(program)) = (parent, word, args.next()) else {
         return EXIT_NOT_STARTED;
     };
     #[cfg(target_os = "linux")]
@@ -123,12 +166,24 @@ fn become_command(mut args: impl Iterator<Item = OsString>) -> u8 {
     // Standard error is the container's log.
     let text = format!("cannot start {}: {failure}\n", program.to_string_lossy());
     drop(io::stderr().write_all(text.as_bytes()));
-    EXIT_NOT_STARTED
+    match failure.kind() {
+        io::ErrorKind::PermissionDenied => EXIT_NOT_EXECUTABLE,
+        _ => EXIT_NOT_STARTED,
+    }
 }
 
-fn supervise(entered: Result<(), String>, command: &[OsString]) -> io::Result<u8> {
+/// Begins a session of its own on the terminal that is the standard input, so
+/// that Ctrl-C and the end of the terminal reach the command.
+fn own_terminal() -> io::Result<()> {
+    rustix::process::setsid()?;
+    Ok(rustix::process::ioctl_tiocsctty(io::stdin())?)
+}
+
+fn supervise(entered: Result<(), String>, input: Input, command: &[OsString]) -> io::Result<u8> {
     let mut control = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
-    match entered.and_then(|()| start(command).map_err(|error| error.to_string())) {
+    let started =
+        entered.and_then(|()| start(&control, input, command).map_err(|error| error.to_string()));
+    match started {
         Ok((child, handle)) => {
             writeln!(control, "started {}", child.as_raw_nonzero())?;
             let listener = control.try_clone()?;
@@ -146,19 +201,24 @@ fn supervise(entered: Result<(), String>, command: &[OsString]) -> io::Result<u8
     }
 }
 
-/// Starts stage two in a process group of its own; from the main thread, which
-/// lives as long as the shim.
-fn start(command: &[OsString]) -> io::Result<(Pid, OwnedFd)> {
+/// Starts stage two in a process group (or session) of its own; from the main
+/// thread, which lives as long as the shim.
+fn start(socket: &UnixStream, input: Input, command: &[OsString]) -> io::Result<(Pid, OwnedFd)> {
     // The pid named here is any: only whether there is one counts (prctl(2)).
     #[cfg(target_os = "linux")]
     rustix::process::set_child_subreaper(Some(getpid()))?;
     let me = getpid().as_raw_nonzero().to_string();
-    let child = Command::new(own_executable())
-        .args([OsStr::new(SHIM_WORD), OsStr::new(EXEC_WORD), OsStr::new(&me), OsStr::new("--")])
-        .args(command)
-        .stdin(Stdio::null())
-        .process_group(0)
-        .spawn()?;
+    let mut stage_two = Command::new(own_executable());
+    stage_two.args([SHIM_WORD, EXEC_WORD, &me]);
+    match input {
+        Input::Terminal => stage_two.arg(TERMINAL_WORD),
+        Input::Handed | Input::Nothing => stage_two.process_group(0),
+    };
+    let stdin = match input {
+        Input::Nothing => Stdio::null(),
+        Input::Handed | Input::Terminal => handover::receive(socket)?.into(),
+    };
+    let child = stage_two.arg("--").args(command).stdin(stdin).spawn()?;
     let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
     let pid = pid.ok_or_else(|| io::Error::other("the child has no pid"))?;
     // Not yet waited for, so the pid is still the child's.

@@ -16,6 +16,7 @@ use std::{
     collections::{BTreeMap, HashSet},
     io,
     net::IpAddr,
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -34,13 +35,16 @@ use super::{
     host::Host,
     listeners::{Listening, Sockets, judge},
     machine::{Action, EXIT_UNKNOWN, Ended, Machine, Moment, Obstacle, Slot, Unit},
+    output::{Copying, LISTENERS_MAX, Listener},
     pod::{Container, Hook, Pod},
     probes::{self, Handler, ProbeKind},
     proc,
-    process::{self, Control, Copying, Launch},
+    process::{self, Control, Ends, Launch, Place},
+    sessions::{Ask, Attachment, Grant, Wish, not_found},
     status::{self, Report},
+    terminal::{self, Terminal},
 };
-use crate::object::{at, int, list, text};
+use crate::object::{self, at, int, list, text};
 
 /// Events of one Pod that wait; senders wait then.
 const EVENTS_MAX: usize = 64;
@@ -72,11 +76,22 @@ const TOKEN_MOUNT: &str = "/var/run/secrets/kubernetes.io";
 /// What a task of the worker found.
 #[derive(Debug)]
 enum Event {
-    Started { slot: Slot, run: u32, id: String, pid: i32, control: Control },
+    Started { slot: Slot, run: u32, id: String, pid: i32, control: Control, life: Life },
     CannotStart { slot: Slot, run: u32, why: Obstacle },
     Exited { slot: Slot, run: u32, code: i32, text: String },
     Probed { slot: Slot, run: u32, kind: ProbeKind, answer: Result<(), String> },
     HookFailed { slot: Slot, run: u32, text: String },
+}
+
+/// What others may have of a run.
+#[derive(Debug)]
+struct Life {
+    /// Dropped with the run, which those who hold the other side see.
+    ends: watch::Sender<()>,
+    listeners: mpsc::Sender<Listener>,
+    /// If the container has an input; with `stdinOnce` only until it was given to somebody.
+    stdin: Option<OwnedFd>,
+    terminal: Option<Arc<OwnedFd>>,
 }
 
 /// How a worker ended.
@@ -100,6 +115,9 @@ pub(crate) struct Worker {
     sender: mpsc::Sender<Event>,
     events: mpsc::Receiver<Event>,
     updates: watch::Receiver<Option<Arc<Value>>>,
+    asks: mpsc::Receiver<Ask>,
+    /// One per run; dropped with it, which ends what runs beside it.
+    lives: BTreeMap<Slot, Life>,
     sockets: watch::Receiver<Arc<Sockets>>,
     given: Result<Given, String>,
     /// The tables changed.
@@ -123,6 +141,7 @@ impl Worker {
         pod: Pod,
         addresses: Vec<IpAddr>,
         updates: watch::Receiver<Option<Arc<Value>>>,
+        asks: mpsc::Receiver<Ask>,
     ) -> Self {
         let (sender, events) = mpsc::channel(EVENTS_MAX);
         let mut machine = Machine::new(&pod, host.config.restart);
@@ -134,6 +153,8 @@ impl Worker {
             sender,
             events,
             updates,
+            asks,
+            lives: BTreeMap::new(),
             sockets: host.sweep.subscribe(),
             given: host.given(&pod),
             look: false,
@@ -197,6 +218,7 @@ impl Worker {
                     }
                     self.read_pod();
                 }
+                Some(ask) = self.asks.recv() => self.grant(ask),
                 Ok(()) = self.sockets.changed() => {
                     self.look = true;
                 }
@@ -254,8 +276,9 @@ impl Worker {
     async fn take(&mut self, event: Event) {
         let now = self.host.now();
         match event {
-            Event::Started { slot, run, id, pid, control } => {
+            Event::Started { slot, run, id, pid, control, life } => {
                 self.controls.insert(slot, Arc::new(control));
+                self.lives.insert(slot, life);
                 self.machine.started(slot, run, id, pid, now);
                 // The tables of before this start may show its predecessor's sockets.
                 self.host.sweep.refresh().await;
@@ -268,6 +291,7 @@ impl Worker {
             }
             Event::Exited { slot, run, code, text } => {
                 self.controls.remove(&slot);
+                self.lives.remove(&slot);
                 self.machine.exited(slot, run, code, text, now);
             }
             Event::Probed { slot, run, kind, answer } => {
@@ -369,6 +393,15 @@ impl Worker {
 
     /// Environment, folder and program of something that runs in a container.
     fn prepare(&self, container: &Container, words: &[String]) -> Result<Launch, Obstacle> {
+        let (env, dir) = self.surroundings(container)?;
+        let words: Vec<String> = words.iter().map(|word| env::expand(word, &env)).collect();
+        let place = self.place(container, &env, &dir)?;
+        process::find_program(&words, env, dir, &self.host.config.executable, place)
+            .map_err(|why| Obstacle::Start(why.text))
+    }
+
+    /// What a container's processes begin with.
+    fn surroundings(&self, container: &Container) -> Result<(Env, PathBuf), Obstacle> {
         let host = &self.host;
         if let Some(problem) = &container.problem {
             return Err(Obstacle::Config(problem.clone()));
@@ -380,16 +413,75 @@ impl Worker {
                 super::pod::PROCESS_IMAGE
             )));
         }
-        let facts = self.facts();
         let given = self.given.as_ref().map_err(|why| Obstacle::Config(why.clone()))?;
         let links = host.links(&self.pod);
-        let env = env::build(&self.pod, container, &facts, given, links, &**host)
+        let mut env = env::build(&self.pod, container, &self.facts(), given, links, &**host)
             .map_err(|error| Obstacle::Config(error.to_string()))?;
-        let words: Vec<String> = words.iter().map(|word| env::expand(word, &env)).collect();
-        let dir = host.config.working_dir.join(&container.working_dir);
-        let enclosure = self.enclosure(container, &facts, &env, &dir)?;
-        process::find_program(&words, env, dir, &host.config.executable, enclosure)
-            .map_err(Obstacle::Start)
+        if object::flag(&container.raw, "/tty") {
+            terminal::name(&mut env);
+        }
+        Ok((env, host.config.working_dir.join(&container.working_dir)))
+    }
+
+    /// Lets somebody run a command beside a container, or attach to it, if it runs.
+    fn grant(&mut self, ask: Ask) {
+        let Ask { container, wish } = ask;
+        // Whoever asked may have left.
+        match wish {
+            Wish::Run { command, reply } => {
+                let granted = self.granted(&container, &command);
+                reply.send(granted.unwrap_or_else(|| Err(not_found(&container)))).ok();
+            }
+            Wish::Attach { stdin, reply } => {
+                let attached = self.attached(&container, stdin);
+                reply.send(attached.unwrap_or_else(|| Err(not_found(&container)))).ok();
+            }
+        }
+    }
+
+    fn granted(&self, name: &str, command: &[String]) -> Option<Result<Grant, Status>> {
+        let slot = self.slot(name)?;
+        let unit = &self.machine.units[slot];
+        let (running, life) = (unit.running()?, self.lives.get(&slot)?.ends.subscribe());
+        // As when the container started, but for what the API has changed since.
+        let (env, dir) = match self.surroundings(&unit.container) {
+            Ok(surroundings) => surroundings,
+            Err(Obstacle::Config(why) | Obstacle::Start(why)) => {
+                return Some(Err(Status::internal(why)));
+            }
+        };
+        let place = match self.host.config.network.node() {
+            Some(_) => Place::Beside(running.pid),
+            None => Place::Machine,
+        };
+        let portolan = &self.host.config.executable;
+        let launch = process::find_program(command, env, dir, portolan, place);
+        Some(Ok(Grant { launch, life }))
+    }
+
+    fn attached(&mut self, name: &str, stdin: bool) -> Option<Result<Attachment, Status>> {
+        let slot = self.slot(name)?;
+        self.machine.units[slot].running()?;
+        let once = object::flag(&self.machine.units[slot].container.raw, "/stdinOnce");
+        let life = self.lives.get_mut(&slot)?;
+        let given = match &life.stdin {
+            Some(_) if stdin && once => Ok(life.stdin.take()),
+            Some(input) if stdin => input.try_clone().map(Some),
+            _ => Ok(None),
+        };
+        Some(match given {
+            Ok(stdin) => Ok(Attachment {
+                listeners: life.listeners.clone(),
+                stdin,
+                terminal: life.terminal.clone(),
+                life: life.ends.subscribe(),
+            }),
+            Err(error) => Err(Status::internal(format!("cannot attach: {error}"))),
+        })
+    }
+
+    fn slot(&self, name: &str) -> Option<Slot> {
+        self.machine.units.iter().position(|unit| unit.container.name == name)
     }
 
     fn facts(&self) -> env::Facts {
@@ -398,16 +490,10 @@ impl Worker {
     }
 
     /// Where Pods run apart from the machine: what this container runs in.
-    fn enclosure(
-        &self,
-        container: &Container,
-        facts: &env::Facts,
-        env: &Env,
-        dir: &Path,
-    ) -> Result<Option<PathBuf>, Obstacle> {
-        let Some(node) = self.host.config.network.node() else { return Ok(None) };
-        let made = self.host.enclosure(node, &self.pod, container, facts, env, dir);
-        made.map(Some).map_err(Obstacle::Config)
+    fn place(&self, container: &Container, env: &Env, dir: &Path) -> Result<Place, Obstacle> {
+        let Some(node) = self.host.config.network.node() else { return Ok(Place::Machine) };
+        let made = self.host.enclosure(node, &self.pod, container, &self.facts(), env, dir);
+        made.map(Place::Enclosed).map_err(Obstacle::Config)
     }
 
     fn terminate(&mut self, slot: Slot, why: &str) {
@@ -575,15 +661,18 @@ async fn run_container(
 ) -> Result<(i32, String), Obstacle> {
     let failed = |what: &str, error: io::Error| Obstacle::Start(format!("{what}: {error}"));
     let log = host.logs.create(uid, &container.name).map_err(|e| failed("log", e))?;
-    let (reader, writer) = io::pipe().map_err(|e| failed("pipe", e))?;
+    let Prepared { ends, output, stdin, terminal } =
+        ends_of(container).map_err(|e| failed("pipe", e))?;
     let (control, mut reports) =
-        process::spawn(&host.config.shim, launch, writer).map_err(|e| failed("shim", e))?;
-    let copying = Copying::start(reader, log).map_err(|e| failed("pipe", e))?;
+        process::spawn_with(&host.config.shim, launch, ends).map_err(|e| failed("shim", e))?;
+    let (listeners, newcomers) = mpsc::channel(LISTENERS_MAX);
+    let copying = Copying::start(output, log, newcomers).map_err(|e| failed("pipe", e))?;
     let pid = reports.pid();
     reports.started().await.map_err(Obstacle::Start)?;
     let id = format!("portolan://{:032x}{:032x}", rand::random::<u128>(), rand::random::<u128>());
+    let life = Life { ends: watch::Sender::new(()), listeners, stdin, terminal };
     // If the worker has ended, the control is dropped with the event, which kills.
-    sender.send(Event::Started { slot, run, id, pid, control }).await.ok();
+    sender.send(Event::Started { slot, run, id, pid, control, life }).await.ok();
     let code = reports.exited().await;
     copying.finish().await;
     let policy = text(&container.raw, "/terminationMessagePolicy");
@@ -596,6 +685,39 @@ async fn run_container(
         String::new()
     };
     Ok((code, words))
+}
+
+/// The ends of a container's process, and our sides of them.
+struct Prepared {
+    ends: Ends,
+    output: OwnedFd,
+    stdin: Option<OwnedFd>,
+    terminal: Option<Arc<OwnedFd>>,
+}
+
+/// What `stdin` and `tty` of a container ask for.
+fn ends_of(container: &Container) -> io::Result<Prepared> {
+    let input = object::flag(&container.raw, "/stdin");
+    if object::flag(&container.raw, "/tty") {
+        let Terminal { ours, theirs } = Terminal::open()?;
+        let ends = Ends::on(theirs)?;
+        let stdin = if input { Some(ours.try_clone()?) } else { None };
+        let output = ours.try_clone()?;
+        return Ok(Prepared { ends, output, stdin, terminal: Some(Arc::new(ours)) });
+    }
+    let (reader, writer) = io::pipe()?;
+    let mut ends = Ends::printing(writer)?;
+    let mut stdin = None;
+    if input {
+        let (reader, writer) = io::pipe()?;
+        ends.stdin = Some(reader.into());
+        stdin = Some(writer.into());
+    }
+    let output = OwnedFd::from(reader);
+    for ours in stdin.iter().chain([&output]) {
+        terminal::never_wait(ours)?;
+    }
+    Ok(Prepared { ends, output, stdin, terminal: None })
 }
 
 async fn sleep_until(time: Option<Instant>) {

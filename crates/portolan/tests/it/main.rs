@@ -11,6 +11,7 @@ mod api;
 mod bad_input;
 mod cli;
 mod demo;
+mod exec;
 mod harness;
 mod kubectl;
 mod netns;

@@ -77,7 +77,7 @@ fn flags() -> Vec<String> {
 }
 
 /// Whether this machine lets us; says why not.
-fn possible() -> bool {
+pub(crate) fn possible() -> bool {
     if rustix::process::geteuid().is_root() {
         return true;
     }
@@ -90,7 +90,7 @@ fn possible() -> bool {
     made
 }
 
-fn up() -> Up {
+pub(crate) fn up() -> Up {
     harness::up_with(tempfile::tempdir().unwrap(), &flags(), &["--ephemeral"])
 }
 
