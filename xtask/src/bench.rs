@@ -4,13 +4,15 @@
 //! with `bench/budgets.toml`, printed as a table, and written to
 //! `bench/results/NAME.json`. Machines are shared and noisy: the table gives
 //! the ratio to the budget, and a miss is shown, not turned into a failing test.
+//! Where a peer runs beside ours, its processor time per operation must be what
+//! it was before on this machine; otherwise the run is void and not written.
 
 use std::{collections::BTreeMap, fs, process::Command};
 
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
-use crate::{cargo, root};
+use crate::{cargo, conformance, must, root};
 
 /// A figure that was measured.
 struct Figure {
@@ -22,7 +24,15 @@ struct Figure {
 /// A benchmark: its name, and how it is run.
 type Benchmark = (&'static str, fn() -> Result<Vec<Figure>>);
 
-const BENCHMARKS: &[Benchmark] = &[("catalog", catalog), ("start", start), ("path", path)];
+const BENCHMARKS: &[Benchmark] =
+    &[("catalog", catalog), ("start", start), ("path", path), ("cluster", cluster)];
+
+/// How the processor time of a peer is called.
+const PEER_TIME: &str = "_cpu_theirs";
+
+/// A peer that is slower than its recorded figure by more than this did not run
+/// as it should.
+const PEER_SLOWER_MAX: f64 = 1.5;
 
 pub(crate) fn run(name: &str) -> Result<()> {
     let chosen: Vec<_> =
@@ -36,6 +46,10 @@ pub(crate) fn run(name: &str) -> Result<()> {
     for (name, measure) in chosen {
         let figures = measure().with_context(|| format!("benchmark {name}"))?;
         missed += figures.iter().filter(|figure| !print(figure, &budgets)).count();
+        let hampered = hampered_peers(name, &figures)?;
+        if !hampered.is_empty() {
+            bail!("{name}: the run is void, a peer was slower than before: {hampered:?}");
+        }
         write(name, &figures)?;
     }
     if missed > 0 {
@@ -78,6 +92,40 @@ fn print(figure: &Figure, budgets: &BTreeMap<String, f64>) -> bool {
     }
 }
 
+/// Figures of peers that are far from what was recorded on the same machine.
+fn hampered_peers(name: &str, figures: &[Figure]) -> Result<Vec<String>> {
+    let recorded = root()?.join("bench/results").join(format!("{name}.json"));
+    let Ok(text) = fs::read_to_string(recorded) else { return Ok(Vec::new()) };
+    let recorded: Value = serde_json::from_str(&text)?;
+    if recorded.get("machine") != Some(&machine().into()) {
+        return Ok(Vec::new());
+    }
+    let before = |name: &str| {
+        let all = recorded.get("figures").and_then(Value::as_array)?;
+        let found = all.iter().find(|figure| figure.get("name").is_some_and(|n| n == name))?;
+        found.get("value")?.as_f64()
+    };
+    let slower = figures.iter().filter(|figure| {
+        let before = before(&figure.name).filter(|_| figure.name.ends_with(PEER_TIME));
+        before.is_some_and(|before| figure.value > before * PEER_SLOWER_MAX)
+    });
+    Ok(slower.map(|figure| figure.name.clone()).collect())
+}
+
+/// The machine, as far as figures depend on it.
+fn machine() -> String {
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = text.lines().find_map(|line| line.strip_prefix("model name"));
+    let model = model.map_or("unknown", |model| model.trim_start_matches([' ', '\t', ':']));
+    format!("{cores} x {model}")
+}
+
+fn today() -> Result<String> {
+    let output = Command::new("date").args(["-u", "-I"]).output()?;
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
 fn write(name: &str, figures: &[Figure]) -> Result<()> {
     let folder = root()?.join("bench/results");
     fs::create_dir_all(&folder)?;
@@ -85,7 +133,8 @@ fn write(name: &str, figures: &[Figure]) -> Result<()> {
         .iter()
         .map(|figure| json!({"name": figure.name, "value": figure.value, "unit": figure.unit}))
         .collect();
-    let text = serde_json::to_string_pretty(&json!({ "figures": figures }))?;
+    let results = json!({ "date": today()?, "machine": machine(), "figures": figures });
+    let text = serde_json::to_string_pretty(&results)?;
     fs::write(folder.join(format!("{name}.json")), text + "\n")?;
     Ok(())
 }
@@ -100,6 +149,28 @@ fn start() -> Result<Vec<Figure>> {
 
 fn path() -> Result<Vec<Figure>> {
     figures(cargo().args(["bench", "--locked", "-p", "portolan", "--bench", "path"]))
+}
+
+/// The embedded Kubernetes API beside the real one.
+fn cluster() -> Result<Vec<Figure>> {
+    if !conformance::has("go", &["version"]) {
+        bail!("NOT RUN (no Go toolchain in PATH): the peer cannot be built");
+    }
+    let root = root()?;
+    let reference = conformance::kube_reference()?;
+    let packages = ["-p", "portolan", "-p", "portolan-bench-kube"];
+    must(cargo().current_dir(&root).args(["build", "--locked", "--release"]).args(packages))?;
+    let built = root.join("target/release");
+    figures(
+        Command::new(built.join("portolan-bench-kube"))
+            .arg("compare")
+            .arg("--portolan")
+            .arg(built.join("portolan"))
+            .arg("--reference")
+            .arg(reference)
+            .arg("--out")
+            .arg(root.join("target/bench-cluster")),
+    )
 }
 
 /// Runs a benchmark and reads its figures.

@@ -23,20 +23,32 @@ pub(crate) fn run(name: &str, only: &str) -> Result<()> {
     }
 }
 
+/// Whether a tool is in PATH and says so.
+pub(crate) fn has(tool: &str, arguments: &[&str]) -> bool {
+    let answer = Command::new(tool).args(arguments).stdout(Stdio::null()).status();
+    answer.is_ok_and(|status| status.success())
+}
+
+/// Builds the real kube-apiserver with etcd.
+pub(crate) fn kube_reference() -> Result<PathBuf> {
+    let root = root()?;
+    let module = root.join("conformance/kube-api/reference");
+    build(&module, &root.join("target/conformance/kube-reference"))
+}
+
 /// The real kube-apiserver beside ours.
 fn kube_api(only: &str) -> Result<()> {
     let root = root()?;
     for (tool, arguments) in [("go", ["version"].as_slice()), ("kubectl", &["version", "--client"])]
     {
-        let has_it = Command::new(tool).args(arguments).stdout(Stdio::null()).status();
-        if !has_it.is_ok_and(|status| status.success()) {
+        if !has(tool, arguments) {
             println!("conformance kube-api: NOT RUN (no {tool} in PATH)");
             bail!("kube-api was not judged");
         }
     }
     let here = root.join("conformance/kube-api");
     let out = root.join("target/conformance");
-    let reference = build(&here.join("reference"), &out.join("kube-reference"))?;
+    let reference = kube_reference()?;
     let informers = build(&here.join("informers"), &out.join("kube-informers"))?;
     let in_cluster = build(&here.join("in-cluster"), &out.join("kube-in-cluster"))?;
     let packages = ["-p", "portolan", "-p", "portolan-conformance-kube-api"];

@@ -39,7 +39,7 @@ enum Task {
     Torture,
     /// Measure, print ratios, write bench/results/NAME.json
     Bench {
-        /// start, catalog, path, or all
+        /// start, catalog, path, cluster (needs Go), or all
         #[arg(default_value = "all")]
         name: String,
     },

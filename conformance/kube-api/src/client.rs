@@ -16,6 +16,7 @@ use hyper::{
     header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, USER_AGENT},
 };
 use hyper_util::rt::TokioIo;
+use portolan_conformance_kube_api::kubeconfig::Access;
 use rustls::{
     ClientConfig, RootCertStore,
     pki_types::{CertificateDer, ServerName, pem::PemObject},
@@ -23,8 +24,6 @@ use rustls::{
 use serde_json::Value;
 use tokio::{net::TcpStream, sync::Notify, time::timeout};
 use tokio_rustls::TlsConnector;
-
-use crate::kubeconfig::Access;
 
 /// No call of the suite takes longer on a machine that is busy.
 const CALL: Duration = Duration::from_secs(30);

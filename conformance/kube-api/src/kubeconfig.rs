@@ -8,16 +8,17 @@ use serde_json::Value;
 
 /// How to reach a server.
 #[derive(Clone)]
-pub(crate) struct Access {
+pub struct Access {
     /// `host:port`.
-    pub(crate) authority: String,
+    pub authority: String,
     /// Certificates to trust, PEM.
-    pub(crate) ca_pem: Vec<u8>,
+    pub ca_pem: Vec<u8>,
     /// Bearer token.
-    pub(crate) token: String,
+    pub token: String,
 }
 
-pub(crate) fn read(path: &Path) -> Result<Access> {
+/// Reads one; files that it names are relative to it.
+pub fn read(path: &Path) -> Result<Access> {
     let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
     let folder = path.parent().unwrap_or(Path::new("."));
     let config: Value = serde_norway::from_str(&text).context("kubeconfig")?;

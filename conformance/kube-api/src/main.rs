@@ -20,7 +20,6 @@ mod client;
 mod compare;
 mod in_cluster;
 mod informers;
-mod kubeconfig;
 mod normal;
 mod run;
 mod scenario;
@@ -35,6 +34,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
+use portolan_conformance_kube_api::kubeconfig;
 
 use crate::servers::Server;
 

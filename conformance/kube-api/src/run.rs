@@ -5,13 +5,13 @@ use std::{collections::BTreeMap, time::Duration};
 use anyhow::{Context, Result};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
+use portolan_conformance_kube_api::kubeconfig::Access;
 use serde_json::{Map, Value, json};
 use tokio::time::{Instant, sleep};
 
 use crate::{
     client::{Answer, Call, Client, Watch},
     compare::Row,
-    kubeconfig::Access,
     normal::Normal,
     scenario::{self, Scenario, Step, Suite},
 };

@@ -112,6 +112,10 @@ pub struct ClusterFlags {
     /// Keep the store in memory; files go to --data-dir, or to a temporary folder
     #[arg(long)]
     pub ephemeral: bool,
+    /// Do not wait for the disk: a killed process still loses nothing, but a power failure may leave
+    /// a store that does not open (etcd's flag of this name)
+    #[arg(long)]
+    pub unsafe_no_fsync: bool,
     /// How Pods are connected
     #[arg(long, value_enum, default_value = "loopback")]
     pub pod_network: PodNetwork,

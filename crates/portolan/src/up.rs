@@ -174,6 +174,10 @@ async fn start(
         listen: wanted.flags.api_listen,
         data_dir: Some(data_dir.path().to_path_buf()),
         ephemeral: wanted.flags.ephemeral,
+        store: portolan_apiserver::store::Options {
+            fsync: !wanted.flags.unsafe_no_fsync,
+            ..portolan_apiserver::store::Options::default()
+        },
         registry: portolan_apiserver::registry::Options {
             service_cidrs,
             pod_cidrs: pod_cidrs.clone(),
