@@ -99,7 +99,7 @@ impl Registry {
         let warnings = rules::shape(kind, &mut object, options.field_validation)?;
         // What the server adds after this belongs to nobody.
         if owners == Owners::Compare {
-            object = self.own_fields(caller, kind, None, None, &object, options);
+            object = self.own_fields(caller, kind, None, None, object, options);
         }
         rules::admit(kind, &mut object);
         let name = object::name(&object).to_owned();

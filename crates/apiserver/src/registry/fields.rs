@@ -39,7 +39,7 @@ impl Registry {
         kind: &Kind,
         part: Option<Subresource>,
         old: Option<&Value>,
-        new: &Value,
+        new: Value,
         options: &WriteOptions,
     ) -> Value {
         let now = self.now();

@@ -202,7 +202,7 @@ impl Registry {
             ledger = Ledger { taken: Some(taken), released };
         }
         if owners == Owners::Compare && *old != new {
-            new = self.own_fields(caller, kind, part, Some(old), &new, options);
+            new = self.own_fields(caller, kind, part, Some(old), new, options);
         }
         self.check_change(caller, kind, part, old, &new).map_err(Lost::Refused)?;
         if *old == new {

@@ -68,24 +68,52 @@ pub(super) struct Comparison {
 }
 
 impl Comparison {
+    /// `metadata.managedFields` is left out: it tells about fields and is none.
     pub(super) fn between(old: &Value, new: &Value, at: At<'_>) -> Self {
         let mut walk = Walk { path: Vec::new(), found: Self::default() };
         walk.compare(Some(old), Some(new), at);
         walk.found
     }
 
-    pub(super) fn without(&self, fields: &FieldSet) -> Self {
-        Self {
-            removed: self.removed.recursive_difference(fields),
-            modified: self.modified.recursive_difference(fields),
-            added: self.added.recursive_difference(fields),
+    pub(super) fn without(mut self, fields: &FieldSet) -> Self {
+        for set in [&mut self.removed, &mut self.modified, &mut self.added] {
+            set.subtract(fields, true);
         }
+        self
     }
 
-    /// Fields that have a value now which they did not have before.
-    pub(super) fn changed(&self) -> FieldSet {
-        self.modified.union(&self.added)
+    /// Fields that have a value now which they did not have before, and those
+    /// that have none any more.
+    pub(super) fn split(self) -> (FieldSet, FieldSet) {
+        let mut changed = self.modified;
+        changed.absorb(self.added);
+        (changed, self.removed)
     }
+}
+
+/// All that is below a value which is only on one side: every member of every
+/// object and list that is walked into.
+fn everything(value: &Value, at: At<'_>) -> FieldSet {
+    let mut set = FieldSet::default();
+    match (value, shape(value, at)) {
+        (Value::Object(members), Shape::Object) => {
+            for (name, member) in members {
+                let below = everything(member, at.field(name));
+                set.insert_element(PathElement::Field(name.clone()), true, below);
+            }
+        }
+        (Value::Array(items), Shape::List) => {
+            for (element, items) in by_element(items, at.list()) {
+                let below = match items.as_slice() {
+                    [item] => everything(item, at.item()),
+                    _ => FieldSet::default(),
+                };
+                set.insert_element(element, true, below);
+            }
+        }
+        _ => {}
+    }
+    set
 }
 
 struct Walk {
@@ -123,6 +151,21 @@ fn is_hollow(value: Option<&Value>) -> bool {
 
 impl Walk {
     fn compare(&mut self, old: Option<&Value>, new: Option<&Value>, at: At<'_>) {
+        match (old, new) {
+            // Most of an object stays as it is.
+            (Some(old), Some(new)) if same(old, new) => {}
+            (Some(_), Some(_)) => self.differ(old, new, at),
+            (None, None) => {}
+            _ if self.is_in_metadata() => {
+                self.descend(old, new, at);
+                self.presence(old, new);
+            }
+            (Some(old), None) => self.found.removed.graft(&self.path, everything(old, at)),
+            (None, Some(new)) => self.found.added.graft(&self.path, everything(new, at)),
+        }
+    }
+
+    fn differ(&mut self, old: Option<&Value>, new: Option<&Value>, at: At<'_>) {
         let old_shape = old.filter(|v| !v.is_null()).map(|value| shape(value, at));
         let new_shape = new.filter(|v| !v.is_null()).map(|value| shape(value, at));
         match (&old_shape, &new_shape) {
@@ -173,16 +216,27 @@ impl Walk {
     }
 
     fn members(&mut self, old: Option<&Value>, new: Option<&Value>, at: At<'_>) {
-        let names = |value: Option<&Value>| -> Vec<String> {
-            let members = value.and_then(Value::as_object);
-            members.into_iter().flat_map(|members| members.keys().cloned()).collect()
-        };
-        let all: BTreeSet<String> = names(old).into_iter().chain(names(new)).collect();
-        for name in all {
-            let (old, new) = (old.and_then(|v| v.get(&name)), new.and_then(|v| v.get(&name)));
-            let here = at.field(&name);
-            self.within(PathElement::Field(name), |walk| walk.compare(old, new, here));
+        let (old, new) = (old.and_then(Value::as_object), new.and_then(Value::as_object));
+        for (name, old) in old.into_iter().flatten() {
+            self.member(name, Some(old), new.and_then(|new| new.get(name)), at);
         }
+        for (name, new) in new.into_iter().flatten() {
+            if old.is_none_or(|old| !old.contains_key(name)) {
+                self.member(name, None, Some(new), at);
+            }
+        }
+    }
+
+    fn member(&mut self, name: &str, old: Option<&Value>, new: Option<&Value>, at: At<'_>) {
+        if name == "managedFields" && self.is_in_metadata() {
+            return;
+        }
+        let element = PathElement::Field(name.to_owned());
+        self.within(element, |walk| walk.compare(old, new, at.field(name)));
+    }
+
+    fn is_in_metadata(&self) -> bool {
+        matches!(self.path.as_slice(), [PathElement::Field(name)] if name == "metadata")
     }
 
     fn elements(&mut self, old: Option<&Value>, new: Option<&Value>, at: At<'_>) {

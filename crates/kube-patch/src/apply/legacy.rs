@@ -51,9 +51,11 @@ fn own_fields(manager: &str, live: &Value, at: At<'_>) -> Option<FieldSet> {
     if last.get("apiVersion") != live.get("apiVersion") {
         return None;
     }
-    let since = Comparison::between(&last, live, at);
-    let changed = since.changed().union(&since.removed);
-    Some(fields_of(&last, at).difference(&changed))
+    let (mut changed, removed) = Comparison::between(&last, live, at).split();
+    changed.absorb(removed);
+    let mut fields = fields_of(&last, at);
+    fields.subtract(&changed, false);
+    Some(fields)
 }
 
 /// Brings the annotation up to date where there is one, and it fits.

@@ -151,14 +151,10 @@ impl Managers {
     /// The list of entries.
     #[must_use]
     pub fn encode(&self) -> Value {
-        let mut entries: Vec<(&Manager, &Owned)> = self.0.iter().collect();
-        entries.sort_by_key(|(manager, owned)| {
-            // RFC 3339 in UTC sorts as text.
-            let time = owned.time.as_deref().unwrap_or_default();
-            let Manager { name, subresource, .. } = *manager;
-            (manager.workflow, time, name, owned.api_version.as_str(), subresource)
-        });
-        entries.into_iter().map(|(manager, owned)| encode_entry(manager, owned)).collect()
+        let entries = self.0.iter();
+        let mut entries: Vec<_> = entries.map(|(m, owned)| encode_entry(m, owned)).collect();
+        sort(&mut entries);
+        Value::Array(entries)
     }
 
     /// The managers and what they own.
@@ -174,6 +170,10 @@ impl Managers {
 
     pub(super) fn get(&self, manager: &Manager) -> Option<&Owned> {
         self.0.get(manager)
+    }
+
+    pub(super) fn take(&mut self, manager: &Manager) -> Option<Owned> {
+        self.0.remove(manager)
     }
 
     /// Sets what a manager owns; a manager that owns nothing goes.
@@ -200,7 +200,7 @@ impl Managers {
     pub(super) fn take_from_others(&mut self, keep: Option<&Manager>, fields: &FieldSet) {
         for (manager, owned) in &mut self.0 {
             if Some(manager) != keep {
-                owned.fields = owned.fields.difference(fields);
+                owned.fields.subtract(fields, false);
             }
         }
         self.0.retain(|_, owned| !owned.fields.is_empty());
@@ -208,7 +208,7 @@ impl Managers {
 
     pub(super) fn reconcile(&mut self, at: At<'_>) {
         for owned in self.0.values_mut() {
-            owned.fields = owned.fields.reconciled(at);
+            owned.fields.reconcile(at);
         }
     }
 
@@ -245,6 +245,16 @@ impl Managers {
             }
         }
     }
+}
+
+/// Brings entries into the order in which upstream stores them.
+pub(super) fn sort(entries: &mut [Value]) {
+    fn key(entry: &Value) -> [&str; 5] {
+        // The operations sort as their words, times in UTC as theirs (RFC 3339).
+        ["operation", "time", "manager", "apiVersion", "subresource"]
+            .map(|name| entry.get(name).and_then(Value::as_str).unwrap_or_default())
+    }
+    entries.sort_by(|a, b| key(a).cmp(&key(b)));
 }
 
 /// Removes `metadata.managedFields`.

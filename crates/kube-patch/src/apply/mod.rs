@@ -24,9 +24,10 @@ mod legacy;
 mod managers;
 mod merge;
 mod path;
+mod renew;
 mod set;
 
-use std::sync::LazyLock;
+use std::{borrow::Cow, sync::LazyLock};
 
 use serde_json::Value;
 
@@ -206,37 +207,67 @@ fn check_applied(applied: &Value, at: At<'_>, write: &Write<'_>) -> Result<(), A
 /// defaulting. `new` may carry `managedFields` itself: a client may edit them, and an empty list or
 /// `[{}]` makes the object forget them (unless it writes through a subresource).
 #[must_use]
-pub fn update(live: Option<&Value>, new: &Value, schema: &Schema, write: &Write<'_>) -> Value {
-    let mut object = new.clone();
-    strip(&mut object);
-    let mut managers = managers_of_update(live, new, write);
-    if managers.is_empty() && live.is_some() {
-        // Nobody tracks this object: it was reset, or it is from before the time of tracking.
-        return object;
+pub fn update(live: Option<&Value>, mut new: Value, schema: &Schema, write: &Write<'_>) -> Value {
+    let (changed, removed) = changes(live, &new, schema, write);
+    if let Some(live) = live
+        && removed.is_empty()
+        && renew::renew(live, &mut new, &changed, write).is_some()
+    {
+        return new;
     }
-    let old = with_structs(live.map(without_managed_fields), &object, schema);
-    let at = schema.root();
-    managers.reconcile(at);
-    let changes = Comparison::between(&old, &object, at).without(write.reset);
-    managers.take_from_others(None, &changes.changed());
-    managers.take_from_others(None, &changes.removed);
-    note_update(&mut managers, &changes, write);
-    managers.cap();
-    managers.store(&mut object);
-    object
+    note(live, new, schema, write, (changed, removed))
 }
 
-fn note_update(managers: &mut Managers, changes: &Comparison, write: &Write<'_>) {
-    let fields = changes.changed().difference(&UNOWNED);
+/// As [`update`], without the short way.
+#[cfg(test)]
+fn update_slowly(live: Option<&Value>, new: Value, schema: &Schema, write: &Write<'_>) -> Value {
+    let changes = changes(live, &new, schema, write);
+    note(live, new, schema, write, changes)
+}
+
+/// What a write other than apply changes, and what it removes.
+fn changes(
+    live: Option<&Value>,
+    new: &Value,
+    schema: &Schema,
+    write: &Write<'_>,
+) -> (FieldSet, FieldSet) {
+    let old = with_structs(live.map(Cow::Borrowed), new, schema);
+    Comparison::between(&old, new, schema.root()).without(write.reset).split()
+}
+
+fn note(
+    live: Option<&Value>,
+    mut new: Value,
+    schema: &Schema,
+    write: &Write<'_>,
+    (changed, removed): (FieldSet, FieldSet),
+) -> Value {
+    let mut managers = managers_of_update(live, &new, write);
+    strip(&mut new);
+    if managers.is_empty() && live.is_some() {
+        // Nobody tracks this object: it was reset, or it is from before the time of tracking.
+        return new;
+    }
+    managers.reconcile(schema.root());
+    managers.take_from_others(None, &changed);
+    managers.take_from_others(None, &removed);
+    note_update(&mut managers, changed, write);
+    managers.cap();
+    managers.store(&mut new);
+    new
+}
+
+fn note_update(managers: &mut Managers, mut fields: FieldSet, write: &Write<'_>) {
+    fields.subtract(&UNOWNED, false);
     if fields.is_empty() {
         return;
     }
     let manager =
         Manager::new(write.manager, Workflow::Update, write.api_version, write.subresource);
-    let fields = match managers.get(&manager) {
-        Some(previous) => fields.union(&previous.fields),
-        None => fields,
-    };
+    if let Some(previous) = managers.take(&manager) {
+        fields.absorb(previous.fields);
+    }
     let api_version = write.api_version.to_owned();
     managers.set(manager, Owned { fields, api_version, time: Some(write.now.to_owned()) });
 }
@@ -284,14 +315,13 @@ impl<'a> State<'a> {
             && managers.is_empty()
         {
             let before = Write { manager: BEFORE_FIRST_APPLY, ..*write };
-            let object = without_managed_fields(live);
-            let changes = Comparison::between(&with_structs(None, &object, schema), &object, at)
-                .without(write.reset);
-            note_update(&mut managers, &changes, &before);
+            let changes = Comparison::between(&with_structs(None, live, schema), live, at);
+            note_update(&mut managers, changes.without(write.reset).split().0, &before);
         }
         managers.reconcile(at);
         let creating = live.is_none();
-        let live = with_structs(live.map(without_managed_fields), applied, schema);
+        let live = live.map(|live| Cow::Owned(without_managed_fields(live)));
+        let live = with_structs(live, applied, schema).into_owned();
         Ok(Self { live, managers, at, write: *write, creating })
     }
 
@@ -316,13 +346,13 @@ impl<'a> State<'a> {
             None => merged,
         };
         let changes = Comparison::between(&self.live, &object, at).without(self.write.reset);
-        let changed = changes.changed();
+        let (changed, removed) = changes.split();
         let conflicts = self.conflicts(manager, &changed);
         if !force && !conflicts.0.is_empty() {
             return Err(conflicts);
         }
         self.managers.take_from_others(Some(manager), &changed);
-        self.managers.take_from_others(Some(manager), &changes.removed);
+        self.managers.take_from_others(Some(manager), &removed);
         let fields = owned.fields.difference(&UNOWNED);
         self.managers.set(manager.clone(), Owned { fields, ..owned });
         if self.creating || !same(&self.live, &object) {
@@ -391,10 +421,11 @@ const BY_VALUE: &[&[&str]] = &[
 
 /// The object before a write that results in `new`, as a typed server would see it: `old` (or
 /// nothing but the kind) with the objects of [`BY_VALUE`] that `new` has, and the containers list.
-fn with_structs(old: Option<Value>, new: &Value, schema: &Schema) -> Value {
+fn with_structs<'v>(old: Option<Cow<'v, Value>>, new: &Value, schema: &Schema) -> Cow<'v, Value> {
     let mut old = old.unwrap_or_else(|| {
         let kind = ["apiVersion", "kind"].into_iter();
-        kind.filter_map(|name| Some((name.to_owned(), new.get(name)?.clone()))).collect()
+        let kind = kind.filter_map(|name| Some((name.to_owned(), new.get(name)?.clone())));
+        Cow::Owned(kind.collect())
     });
     if !schema.is_typed() {
         return old;
@@ -407,14 +438,14 @@ fn with_structs(old: Option<Value>, new: &Value, schema: &Schema) -> Value {
             // A member that is null is no more than one that is absent.
             let nulls = members.iter().filter(|(_, value)| value.is_null());
             let nulls = nulls.map(|(name, value)| (name.clone(), value.clone())).collect();
-            put(&mut old, path, Value::Object(nulls));
+            put(old.to_mut(), path, Value::Object(nulls));
         }
         let containers: Vec<&str> = path.iter().copied().chain(["containers"]).collect();
         if path.last() == Some(&"spec")
             && at_path(new, &containers).is_some_and(Value::is_array)
             && at_path(&old, &containers).is_none_or(Value::is_null)
         {
-            put(&mut old, &containers, Value::Array(Vec::new()));
+            put(old.to_mut(), &containers, Value::Array(Vec::new()));
         }
     }
     old

@@ -106,15 +106,33 @@ impl FieldSet {
     #[must_use]
     pub fn union(&self, other: &Self) -> Self {
         let mut union = self.clone();
-        union.members.extend(other.members.iter().cloned());
-        for (element, child) in &other.children {
-            let merged = match union.children.get(element) {
-                Some(own) => own.union(child),
-                None => child.clone(),
-            };
-            union.children.insert(element.clone(), merged);
-        }
+        union.absorb(other.clone());
         union
+    }
+
+    /// Adds the paths of the other set.
+    pub(super) fn absorb(&mut self, mut other: Self) {
+        self.members.append(&mut other.members);
+        for (element, child) in other.children {
+            self.children.entry(element).or_default().absorb(child);
+        }
+    }
+
+    /// Adds a path, and below it what is owned there.
+    pub(super) fn graft(&mut self, path: &[PathElement], below: Self) {
+        match path {
+            [] => self.absorb(below),
+            [last] => {
+                self.members.insert(last.clone());
+                if !below.is_empty() {
+                    self.children.entry(last.clone()).or_default().absorb(below);
+                }
+            }
+            [first, rest @ ..] => match self.children.get_mut(first) {
+                Some(child) => child.graft(rest, below),
+                None => self.children.entry(first.clone()).or_default().graft(rest, below),
+            },
+        }
     }
 
     /// Paths in both sets.
@@ -134,29 +152,34 @@ impl FieldSet {
     /// parent there takes no children here.
     #[must_use]
     pub fn difference(&self, other: &Self) -> Self {
-        self.subtract(other, false)
+        let mut rest = self.clone();
+        rest.subtract(other, false);
+        rest
     }
 
     /// As [`FieldSet::difference`], but a member of the other takes everything below it too.
     #[must_use]
     pub fn recursive_difference(&self, other: &Self) -> Self {
-        self.subtract(other, true)
+        let mut rest = self.clone();
+        rest.subtract(other, true);
+        rest
     }
 
-    fn subtract(&self, other: &Self, recursive: bool) -> Self {
-        let rest = self.children.iter().filter_map(|(element, child)| {
-            if recursive && other.members.contains(element) {
-                return None;
+    /// Takes the paths of the other set away, if `recursive` with all that is below its members.
+    pub(super) fn subtract(&mut self, other: &Self, recursive: bool) {
+        for member in &other.members {
+            self.members.remove(member);
+            if recursive {
+                self.children.remove(member);
             }
-            let rest = match other.children.get(element) {
-                Some(taken) => child.subtract(taken, recursive),
-                None => child.clone(),
-            };
-            (!rest.is_empty()).then(|| (element.clone(), rest))
-        });
-        Self {
-            members: self.members.difference(&other.members).cloned().collect(),
-            children: rest.collect(),
+        }
+        for (element, taken) in &other.children {
+            if let Some(child) = self.children.get_mut(element) {
+                child.subtract(taken, recursive);
+                if child.is_empty() {
+                    self.children.remove(element);
+                }
+            }
         }
     }
 
@@ -178,9 +201,9 @@ impl FieldSet {
 
     /// Fits a stored set to the schema of today: where an object or list has become atomic, owning
     /// something inside becomes owning the whole.
-    pub(super) fn reconciled(&self, at: At<'_>) -> Self {
-        let mut set = Self { members: self.members.clone(), children: BTreeMap::new() };
-        for (element, child) in &self.children {
+    pub(super) fn reconcile(&mut self, at: At<'_>) {
+        let mut atoms = Vec::new();
+        for (element, child) in &mut self.children {
             let here = step(at, element);
             let is_list = child
                 .children
@@ -190,12 +213,15 @@ impl FieldSet {
                 .is_some_and(|below| !matches!(below, PathElement::Field(_)));
             let atomic = if is_list { *here.list() == ListType::Atomic } else { here.is_atomic() };
             if atomic && !child.is_empty() {
-                set.members.insert(element.clone());
+                atoms.push(element.clone());
             } else {
-                set.children.insert(element.clone(), child.reconciled(here));
+                child.reconcile(here);
             }
         }
-        set
+        for element in atoms {
+            self.children.remove(&element);
+            self.members.insert(element);
+        }
     }
 
     /// The `fieldsV1` object.

@@ -39,10 +39,10 @@ fn play(scenario: &Value) {
         let result = if let Some(applied) = step.get("apply") {
             apply(live.as_ref(), applied, step["force"] == json!(true), schema, &write)
         } else if let Some(created) = step.get("create") {
-            Ok(update(None, created, schema, &write))
+            Ok(update(None, created.clone(), schema, &write))
         } else {
             let old = live.as_ref().unwrap();
-            Ok(update(Some(old), &merge_patch(old, &step["update"]), schema, &write))
+            Ok(update(Some(old), merge_patch(old, &step["update"]), schema, &write))
         };
         match (result, step.get("conflict")) {
             (Err(error), Some(expected)) => {
@@ -123,7 +123,7 @@ fn managers_have_names() {
     check("", "", "");
     check("", &"é".repeat(100), &"é".repeat(64));
     let schema = schema_for("", "v1", "ConfigMap");
-    let object = update(None, &config_map(json!({"a": "1"})), schema, &write_by("", "v1", ""));
+    let object = update(None, config_map(json!({"a": "1"})), schema, &write_by("", "v1", ""));
     assert_eq!(owners(&object), json!({"unknown Update": [".data", ".data.a"]}));
 }
 
@@ -150,7 +150,7 @@ fn a_live_object_with_doubled_elements_can_be_applied_to() {
     };
     let live = update(
         None,
-        &pod(json!([{"name": "X", "value": "1"}, {"name": "X", "value": "2"}])),
+        pod(json!([{"name": "X", "value": "1"}, {"name": "X", "value": "2"}])),
         schema,
         &write_by("me", "v1", ""),
     );
@@ -169,7 +169,7 @@ fn fields_that_became_atomic_are_owned_whole() {
         "fieldsV1": {"f:spec": {"f:selector": {"f:matchLabels": {"f:a": {}}}}}}]);
     let mut new = live.clone();
     new["spec"]["replicas"] = json!(1);
-    let new = update(Some(&live), &new, schema, &write_by("me", "apps/v1", ""));
+    let new = update(Some(&live), new, schema, &write_by("me", "apps/v1", ""));
     assert_eq!(
         owners(&new),
         json!({"old Apply": [".spec.selector"], "me Update": [".spec.replicas"]})
@@ -387,7 +387,7 @@ proptest! {
     fn an_update_without_a_change_changes_nothing(first in deployment()) {
         let live = force(None, &first, "me");
         let schema = schema_for("apps", "v1", "Deployment");
-        prop_assert_eq!(&update(Some(&live), &live, schema, &write_by("you", "apps/v1", "")), &live);
+        prop_assert_eq!(&update(Some(&live), live.clone(), schema, &write_by("you", "apps/v1", "")), &live);
     }
 
     #[test]
@@ -397,7 +397,7 @@ proptest! {
             "apiVersion": "apps/v1", "fieldsType": "FieldsV1", "fieldsV1": fields}]);
         let schema = schema_for("apps", "v1", "Deployment");
         let write = write_by("m", "apps/v1", "");
-        let _updated = update(Some(&live), &object, schema, &write);
+        let _updated = update(Some(&live), object.clone(), schema, &write);
         let outcome = apply(Some(&live), &object, false, schema, &write);
         prop_assert!(!matches!(outcome, Err(ApplyError::Conflict(_))));
     }
