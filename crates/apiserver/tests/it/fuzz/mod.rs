@@ -3,9 +3,14 @@
 
 mod properties;
 
-use std::path::Path;
+use std::{
+    panic::catch_unwind,
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use proptest::prelude::*;
+use rand::{Rng, SeedableRng, rngs::StdRng};
 
 /// Inputs that broke a property once, in folders by the property's name.
 const FOUND: &str = "testdata/fuzz";
@@ -24,6 +29,35 @@ fn what_fuzzers_found_stays_mended() {
         }
     }
     println!("{inputs} inputs");
+}
+
+/// Seconds that each property gets when there is time.
+const SECONDS: u64 = 60;
+
+/// Random inputs for as long as is asked for (`PORTOLAN_FUZZ_SECONDS` per property): what
+/// there is where the fuzzers of `fuzz/` cannot be built.
+#[test]
+#[ignore = "minutes, by hand"]
+fn at_length() {
+    let seconds = std::env::var("PORTOLAN_FUZZ_SECONDS");
+    let seconds = seconds.map_or(SECONDS, |seconds| seconds.parse().unwrap());
+    for (name, property) in properties::ALL {
+        let until = Instant::now() + Duration::from_secs(seconds);
+        let (mut inputs, mut found) = (0u64, 0);
+        while Instant::now() < until && found < 3 {
+            let mut dice = StdRng::seed_from_u64(inputs);
+            let mut bytes = vec![0; dice.random_range(0..800)];
+            dice.fill(&mut bytes[..]);
+            inputs += 1;
+            if catch_unwind(|| property(&bytes)).is_err() {
+                found += 1;
+                let kept = std::env::temp_dir().join(format!("{name}-{inputs}"));
+                std::fs::write(&kept, &bytes).unwrap();
+                println!("{name}: {} breaks it", kept.display());
+            }
+        }
+        println!("{name}: {inputs} inputs, {found} found");
+    }
 }
 
 fn bytes() -> impl Strategy<Value = Vec<u8>> {
