@@ -11,6 +11,7 @@ use std::{
 
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use futures_util::FutureExt;
+use http::{Version, header};
 use hyper::service::service_fn;
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
@@ -349,6 +350,10 @@ async fn connection(
 
 /// A bug in one request must not end the others.
 async fn guarded(service: Arc<Service>, request: http::Request<hyper::body::Incoming>) -> Outcome {
+    // RFC 9112, section 3.2; hyper leaves it to us.
+    if request.version() == Version::HTTP_11 && !request.headers().contains_key(header::HOST) {
+        return Ok(respond::text(400, "400 Bad Request: missing required Host header"));
+    }
     let path = request.uri().path().to_owned();
     match AssertUnwindSafe(service.answer(request)).catch_unwind().await {
         Ok(answer) => Ok(answer),

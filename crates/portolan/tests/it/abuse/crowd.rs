@@ -10,7 +10,7 @@ use tokio::{
     sync::Semaphore,
 };
 
-use super::{assert_served, assert_unharmed, block_on, raw, resident_bytes};
+use super::{assert_served, assert_unharmed, block_on, peak_bytes, raw, resident_bytes};
 use crate::api::{Api, cluster};
 
 /// Connections of the whole crowd, and of the taste in the usual run.
@@ -51,21 +51,23 @@ enum Held {
     KeptAlive(Box<raw::Stream>),
 }
 
-async fn join(api: &Api, number: usize, hello: &[u8]) -> Held {
-    match number % 3 {
-        0 => Held::Idle(TcpStream::connect(api.address).await.unwrap()),
-        1 => {
-            let mut stream = TcpStream::connect(api.address).await.unwrap();
-            stream.write_all(hello).await.unwrap();
-            assert_ne!(stream.read(&mut [0; 1]).await.unwrap(), 0, "no answer to a hello");
-            Held::HalfShaken(stream)
-        }
-        _ => {
+/// The first third is served, and stays; then come those that the server gives up after
+/// some seconds, so that all are there at once.
+async fn join(api: &Api, number: usize, size: usize, hello: &[u8]) -> Held {
+    match number % 2 {
+        _ if number < size / 3 => {
             let mut stream = raw::connect(api, b"http/1.1").await.unwrap();
             stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
             stream.flush().await.unwrap();
             assert_eq!(raw::read_answer(&mut stream).await.unwrap().0, 200);
             Held::KeptAlive(Box::new(stream))
+        }
+        0 => Held::Idle(TcpStream::connect(api.address).await.unwrap()),
+        _ => {
+            let mut stream = TcpStream::connect(api.address).await.unwrap();
+            stream.write_all(hello).await.unwrap();
+            assert_ne!(stream.read(&mut [0; 1]).await.unwrap(), 0, "no answer to a hello");
+            Held::HalfShaken(stream)
         }
     }
 }
@@ -93,7 +95,7 @@ fn crowd(size: usize) {
             let (api, hello, turns) = (api.clone(), hello.clone(), turns.clone());
             tokio::spawn(async move {
                 let _turn = turns.acquire().await.unwrap();
-                join(&api, number, &hello).await
+                join(&api, number, size, &hello).await
             })
         });
         let joining: Vec<_> = joining.collect();
@@ -101,9 +103,9 @@ fn crowd(size: usize) {
         for joined in joining {
             held.push(joined.await.unwrap());
         }
-        let grown = resident_bytes(&api).saturating_sub(before);
+        let grown = peak_bytes(&api).saturating_sub(before);
         println!(
-            "{size} connections (idle, half shaken, kept alive): {} KiB more, {} bytes each",
+            "{size} connections (kept alive, idle, half shaken): {} KiB more at most, {} bytes each",
             grown >> 10,
             grown / size as u64,
         );

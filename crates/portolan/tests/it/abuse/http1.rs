@@ -32,6 +32,8 @@ fn cases() -> Vec<Case> {
         case("a control character", "GET /api/v1/na\x07me HTTP/1.1\r\nHost: x\r\n\r\n", (400, "")),
         case("no version", "GET /api/v1/namespaces\r\n\r\n", (400, "")),
         case("a version to come", "GET / HTTP/9.9\r\nHost: x\r\n\r\n", (400, "")),
+        case("no host", "GET /healthz HTTP/1.1\r\n\r\n", (400, "missing required Host header")),
+        case("HTTP/1.0 without host", "GET /healthz HTTP/1.0\r\n\r\n", (200, "ok")),
         case("no request line", "\r\n\r\n\r\nnothing\r\n\r\n", (400, "")),
         case("bytes", "\u{1}\u{2}\u{3}\r\n\r\n", (400, "")),
         case("a header without colon", &format!("{get}nothing\r\n\r\n"), (400, "")),

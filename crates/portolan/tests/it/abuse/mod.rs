@@ -33,8 +33,17 @@ async fn assert_unharmed(api: &Api) {
 
 /// Memory that the server holds.
 fn resident_bytes(api: &Api) -> u64 {
+    memory(api, "VmRSS:")
+}
+
+/// The most that it ever held.
+fn peak_bytes(api: &Api) -> u64 {
+    memory(api, "VmHWM:")
+}
+
+fn memory(api: &Api, what: &str) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", api.up.pid())).unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    let line = status.lines().find(|line| line.starts_with(what)).unwrap();
     let kib: u64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
     kib << 10
 }
