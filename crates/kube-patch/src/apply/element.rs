@@ -40,9 +40,19 @@ pub(super) fn element_of(list: &ListType, item: &Value) -> Result<PathElement, S
                     names.join(" ")
                 ));
             }
+            if let Some((key, _)) = found.iter().find(|(_, Scalar(value))| is_compound(value)) {
+                return Err(format!(
+                    "associative list with keys has an element whose key field {key:?} is no scalar"
+                ));
+            }
             Ok(PathElement::key(found))
         }
     }
+}
+
+/// A list or a map, which identifies nothing: merged, it would not be what it was.
+fn is_compound(value: &Value) -> bool {
+    value.is_array() || value.is_object()
 }
 
 /// Whether two values mean the same: as JSON, with `1` equal to `1.0`.

@@ -108,6 +108,7 @@ fn refusals() {
         "omits all key fields [\"name\"]",
     );
     check(None, &pod(json!({"containers": [1]})), 400, "may not have non-map elements");
+    check(None, &pod(json!({"containers": [{"name": {"a": "b"}}]})), 400, "\"name\" is no scalar");
     let broken = json!({"metadata": {"managedFields": [{"manager": "x"}]}});
     check(Some(&broken), &pod(json!({})), 500, "operation must be `Apply` or `Update`");
 }
