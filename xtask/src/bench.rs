@@ -25,7 +25,7 @@ struct Figure {
 type Benchmark = (&'static str, fn() -> Result<Vec<Figure>>);
 
 const BENCHMARKS: &[Benchmark] =
-    &[("catalog", catalog), ("start", start), ("path", path), ("cluster", cluster)];
+    &[("catalog", catalog), ("start", start), ("path", path), ("cluster", cluster), ("dns", dns)];
 
 /// How the processor time of a peer is called.
 const PEER_TIME: &str = "_cpu_theirs";
@@ -171,6 +171,14 @@ fn cluster() -> Result<Vec<Figure>> {
             .arg("--out")
             .arg(root.join("target/bench-cluster")),
     )
+}
+
+/// The DNS face beside CoreDNS, Knot and NSD.
+fn dns() -> Result<Vec<Figure>> {
+    if !conformance::has("go", &["version"]) {
+        bail!("NOT RUN (no Go toolchain in PATH): CoreDNS cannot be built");
+    }
+    figures(cargo().args(["bench", "--locked", "-p", "portolan", "--bench", "dns"]))
 }
 
 /// Runs a benchmark and reads its figures.

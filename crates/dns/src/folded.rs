@@ -35,6 +35,11 @@ impl FoldedNames {
         self.origins.contains_key(origin)
     }
 
+    /// Origins that have services, in lower case.
+    pub(crate) fn origins(&self) -> impl Iterator<Item = &str> {
+        self.origins.keys().map(|origin| &**origin)
+    }
+
     /// Whether a namespace of an origin has any service.
     pub(crate) fn has_namespace(&self, origin: &str, namespace: &str) -> bool {
         self.origins.get(origin).is_some_and(|namespaces| namespaces.contains_key(namespace))

@@ -1,11 +1,12 @@
 //! The DNS face: names for services, answered from the catalog.
 //!
 //! ```text
-//!   Hub --diffs--> Names (snapshot + indexes, swapped whole)
+//!   Hub --diffs--> Names (snapshot, indexes, compiled answers), swapped whole
 //!                    |
-//!   packet --message--> Question --place--> Place --answer--> Answer --wire--> packet
-//!     ^                             (what the name means)                        |
-//!     +---------------- udp, tcp (sockets, the only async part) <----------------+
+//!   packet --compiled--> packet                  most queries, on a thread per core
+//!      |
+//!      +--message--> Question --place--> Place --answer--> Answer --wire--> packet
+//!                                 (what the name means)
 //!                                  |  not ours, or an alias that leads out
 //!                                  +--> forward (cache, upstreams)
 //! ```
@@ -15,17 +16,18 @@
 //! and `portolan dig` share one truth. The rules are those of the Kubernetes
 //! DNS specification 1.1.0 and, beyond it, CoreDNS' where clients rely on them.
 //!
-//! Deliberately absent: a cache of our own names by TTL (the catalog is the cache;
-//! what a worker remembers as bytes ends with each version of it). Names that are not ours go to the upstreams that
-//! are configured, and are REFUSED where none is.
+//! Deliberately absent: a cache of our own names by TTL (the compiled answers of a
+//! version are the cache). Names that are not ours go to the upstreams that are
+//! configured, and are REFUSED where none is.
 
 #![forbid(unsafe_code)]
 
 mod address_book;
 mod answer;
+mod compiled;
 mod folded;
 mod forward;
-mod memo;
+mod histogram;
 mod message;
 mod metrics;
 mod name;

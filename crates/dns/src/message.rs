@@ -57,6 +57,19 @@ pub(crate) struct Edns {
     pub(crate) dnssec_ok: bool,
 }
 
+impl Edns {
+    /// What a client offers, which is never less than every client takes.
+    pub(crate) fn new(udp_size: u16, dnssec_ok: bool) -> Self {
+        Self { udp_size: udp_size.max(UDP_PLAIN), dnssec_ok }
+    }
+
+    /// How long a reply over UDP may be, to a client with or without EDNS.
+    pub(crate) fn udp_limit(edns: Option<&Self>, payload_max: u16) -> usize {
+        let offered = edns.map_or(UDP_PLAIN, |edns| edns.udp_size.min(payload_max.max(UDP_PLAIN)));
+        usize::from(offered)
+    }
+}
+
 /// A query that can be answered.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Query {
@@ -244,10 +257,7 @@ impl<'p> Reader<'p> {
                     }
                     let [_, version, flags, _] = record.ttl.to_be_bytes();
                     extras.version = version;
-                    extras.edns = Some(Edns {
-                        udp_size: record.class.max(UDP_PLAIN),
-                        dnssec_ok: flags & 0x80 != 0,
-                    });
+                    extras.edns = Some(Edns::new(record.class, flags & 0x80 != 0));
                 }
                 Rtype::TSIG => extras.signed = true,
                 // OPT is the last record but for TSIG.
@@ -283,7 +293,7 @@ fn serial_of(data: &[u8]) -> Option<u32> {
 }
 
 /// Whether EDNS options fill their record exactly.
-fn options_parse(data: &[u8]) -> bool {
+pub(crate) fn options_parse(data: &[u8]) -> bool {
     let mut reader = Reader::new(data);
     while reader.at < data.len() {
         let whole = (|| {
@@ -301,9 +311,7 @@ fn options_parse(data: &[u8]) -> bool {
 impl Query {
     /// How long a reply over UDP may be.
     pub(crate) fn udp_limit(&self, payload_max: u16) -> usize {
-        usize::from(
-            self.edns.map_or(UDP_PLAIN, |edns| edns.udp_size.min(payload_max.max(UDP_PLAIN))),
-        )
+        Edns::udp_limit(self.edns.as_ref(), payload_max)
     }
 }
 

@@ -3,18 +3,18 @@
 //! Labels take few values (types that nobody uses are `other`), so the families
 //! stay small whatever clients ask.
 
-use std::{net::IpAddr, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use domain::base::iana::Rtype;
 use portolan_runtime::Metrics;
 use prometheus_client::{
     encoding::EncodeLabelSet,
-    metrics::{
-        counter::Counter,
-        family::Family,
-        gauge::Gauge,
-        histogram::{Histogram, exponential_buckets},
-    },
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
+};
+
+use crate::{
+    compiled::Replied, histogram::Durations, name::text, names::Names, settings::Settings,
+    wire::Rcode,
 };
 
 /// Record types that have a value of their own in labels, as in CoreDNS'
@@ -122,16 +122,16 @@ pub(crate) struct Seen<'a> {
 #[derive(Clone, Debug)]
 pub(crate) struct Tally {
     counters: [Counter; 4],
-    duration: Histogram,
+    duration: Durations,
 }
 
 impl Tally {
-    /// Counts one query.
-    pub(crate) fn count(&self, took: Duration) {
+    /// Counts so many queries that took equally long.
+    fn count(&self, took: Duration, times: u64) {
         for counter in &self.counters {
-            counter.inc();
+            counter.inc_by(times);
         }
-        self.duration.observe(took.as_secs_f64());
+        self.duration.observe(took, times);
     }
 }
 
@@ -145,7 +145,7 @@ pub(crate) struct DnsMetrics {
     pub(crate) tcp_refused: Counter,
     coredns_requests: Family<Asked, Counter>,
     coredns_responses: Family<Answered, Counter>,
-    coredns_duration: Family<Timed, Histogram>,
+    coredns_duration: Family<Timed, Durations>,
 }
 
 impl DnsMetrics {
@@ -159,10 +159,7 @@ impl DnsMetrics {
             tcp_refused: Counter::default(),
             coredns_requests: Family::default(),
             coredns_responses: Family::default(),
-            // CoreDNS' buckets: 0.25 ms doubled 16 times.
-            coredns_duration: Family::new_with_constructor(|| {
-                Histogram::new(exponential_buckets(0.000_25, 2.0, 16))
-            }),
+            coredns_duration: Family::default(),
         };
         metrics.register(|registry| {
             registry.register(
@@ -211,12 +208,12 @@ impl DnsMetrics {
 
     /// Counts one query with its reply.
     pub(crate) fn seen(&self, seen: &Seen<'_>) {
-        self.tally(seen).count(seen.took);
+        self.tally(seen).count(seen.took, 1);
     }
 
     /// The counters of a query and its reply. Looking them up costs more than all
-    /// else, so who sees the same query often keeps them.
-    pub(crate) fn tally(&self, seen: &Seen<'_>) -> Tally {
+    /// else, so [`Tallies`] keep them.
+    fn tally(&self, seen: &Seen<'_>) -> Tally {
         let proto = seen.proto.as_str();
         let family = if seen.client.to_canonical().is_ipv4() { "1" } else { "2" };
         let kind = seen.kind.map_or("other", label_of);
@@ -243,9 +240,74 @@ impl DnsMetrics {
         }
     }
 
-    /// Counts a packet that got no reply.
-    pub(crate) fn dropped(&self, reason: &'static str) {
-        self.dropped.get_or_create(&Dropped { reason }).inc();
+    /// Counts packets that got no reply.
+    pub(crate) fn dropped(&self, reason: &'static str, times: u64) {
+        self.dropped.get_or_create(&Dropped { reason }).inc_by(times);
+    }
+}
+
+/// What one worker or connection has replied from compiled answers: noted query by
+/// query in a list of its own, and added to the shared counters batch by batch.
+#[derive(Debug, Default)]
+pub(crate) struct Tallies {
+    /// Whose zones these are.
+    settings: Option<Arc<Settings>>,
+    noted: Vec<Noted>,
+}
+
+#[derive(Debug)]
+struct Noted {
+    zone: usize,
+    kind: usize,
+    rcode: Rcode,
+    times: u64,
+    tally: Option<Tally>,
+}
+
+impl Tallies {
+    /// Notes one reply.
+    pub(crate) fn note(&mut self, replied: Replied) {
+        let Replied { zone, rcode, .. } = replied;
+        let kind = TYPES.iter().position(|(known, _)| *known == replied.kind);
+        let kind = kind.unwrap_or(TYPES.len());
+        let same = |one: &&mut Noted| (one.zone, one.kind, one.rcode) == (zone, kind, rcode);
+        match self.noted.iter_mut().find(same) {
+            Some(noted) => noted.times += 1,
+            None => self.noted.push(Noted { zone, kind, rcode, times: 1, tally: None }),
+        }
+    }
+
+    /// Adds what was noted since the last time.
+    pub(crate) fn flush(
+        &mut self,
+        metrics: &DnsMetrics,
+        names: &Names,
+        (proto, client): (Proto, IpAddr),
+        took: Duration,
+    ) {
+        let same = self.settings.as_ref().is_some_and(|one| Arc::ptr_eq(one, &names.settings));
+        for noted in self.noted.iter_mut().filter(|noted| noted.times > 0) {
+            let tally = noted.tally.take().filter(|_| same).unwrap_or_else(|| {
+                let zone = names.settings.zones.get(noted.zone);
+                let zone = zone.map_or_else(|| OUTSIDE.to_owned(), |zone| text(&zone.apex));
+                metrics.tally(&Seen {
+                    proto,
+                    client,
+                    kind: TYPES.get(noted.kind).map(|(kind, _)| *kind),
+                    zone: &zone,
+                    rcode: noted.rcode.as_str(),
+                    forwarded: false,
+                    took,
+                })
+            });
+            tally.count(took, noted.times);
+            noted.tally = Some(tally);
+            noted.times = 0;
+        }
+        if !same {
+            self.noted.iter_mut().for_each(|noted| noted.tally = None);
+            self.settings = Some(names.settings.clone());
+        }
     }
 }
 

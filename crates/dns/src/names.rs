@@ -1,6 +1,7 @@
 //! Everything that answers are made from, at one version.
 //!
-//! [`Names`] is a snapshot with the two indexes that DNS needs beside it. It is
+//! [`Names`] is a snapshot with the indexes that DNS needs beside it, and what
+//! is answered as bytes. It is
 //! a value: the follower makes the next one from a diff, workers keep reading
 //! the one they loaded. What has not changed is shared, so a step costs as much
 //! as what it changes.
@@ -14,6 +15,7 @@ use portolan_model::{
 
 use crate::{
     address_book::{AddressBook, is_declared},
+    compiled::Compiled,
     folded::FoldedNames,
     settings::Settings,
 };
@@ -28,6 +30,7 @@ pub struct Names {
     pub(crate) serial: u32,
     /// Services whose endpoints are handed out by nearness.
     near_services: usize,
+    pub(crate) compiled: Compiled,
 }
 
 impl Names {
@@ -40,7 +43,12 @@ impl Names {
             folded.replace(None, Some(entry));
         }
         let near_services = snapshot.services().filter(|entry| is_near(entry)).count();
-        Self { serial: serial(&snapshot, 0), settings, snapshot, addresses, folded, near_services }
+        let serial = serial(&snapshot, 0);
+        let compiled = Compiled::default();
+        let mut names =
+            Self { serial, settings, snapshot, addresses, folded, near_services, compiled };
+        names.compiled = Compiled::new(&names);
+        names
     }
 
     /// The names after an update of the catalog.
@@ -51,8 +59,10 @@ impl Names {
                 self.step(diff, snapshot)
             }
             Update::Reset(snapshot) | Update::Diff(_, snapshot) => {
-                let next = Self::new(self.settings.clone(), snapshot.clone());
-                Self { serial: next.serial.max(self.serial), ..next }
+                let mut next = Self::new(self.settings.clone(), snapshot.clone());
+                next.serial = next.serial.max(self.serial);
+                next.compiled = Compiled::new(&next);
+                next
             }
         }
     }
@@ -69,6 +79,9 @@ impl Names {
         if !diff.services.is_empty() || !diff.namespaces.is_empty() {
             next.serial = serial(snapshot, self.serial);
         }
+        let mut compiled = std::mem::take(&mut next.compiled);
+        compiled.step(&next, diff);
+        next.compiled = compiled;
         next
     }
 

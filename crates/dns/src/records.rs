@@ -26,9 +26,9 @@ use crate::{
 };
 
 /// SOA timers, as CoreDNS has them. Nobody transfers the zone by them.
-const SOA_REFRESH_SECONDS: u32 = 7200;
-const SOA_RETRY_SECONDS: u32 = 1800;
-const SOA_EXPIRE_SECONDS: u32 = 86_400;
+pub(crate) const SOA_REFRESH_SECONDS: u32 = 7200;
+pub(crate) const SOA_RETRY_SECONDS: u32 = 1800;
+pub(crate) const SOA_EXPIRE_SECONDS: u32 = 86_400;
 
 /// The longest label that DNS takes (RFC 1035, 2.3.4).
 const LABEL_MAX: usize = 63;
@@ -61,12 +61,16 @@ pub(crate) fn addresses(
     family: Family,
     found: impl IntoIterator<Item = IpAddr>,
 ) -> Vec<Rr> {
+    unique(family, found).map(|found| address(owner, ttl, found)).collect()
+}
+
+/// The addresses of a family, each once.
+pub(crate) fn unique(
+    family: Family,
+    found: impl IntoIterator<Item = IpAddr>,
+) -> impl Iterator<Item = IpAddr> {
     let mut seen = BTreeSet::new();
-    found
-        .into_iter()
-        .filter(|address| family.has(*address) && seen.insert(*address))
-        .map(|found| address(owner, ttl, found))
-        .collect()
+    found.into_iter().filter(move |address| family.has(*address) && seen.insert(*address))
 }
 
 /// SRV records, and the addresses of their targets.

@@ -1,4 +1,4 @@
-//! Turning a packet into a reply: what UDP and TCP share.
+//! Turning a packet into a reply where no compiled answer is: what UDP and TCP share.
 //!
 //! ```text
 //!   packet --parse--> query --answer--> ours: written at once
@@ -25,7 +25,7 @@ use crate::{
     answer::{Answer, Refusal, answer},
     forward::{Ask, Forwarder, Found, Lookup, NOERROR, NXDOMAIN, Outcome, Pending},
     message::{Incoming, Query, parse},
-    metrics::{DnsMetrics, OUTSIDE, Proto, Seen, Tally},
+    metrics::{DnsMetrics, OUTSIDE, Proto, Seen},
     name::{DnsName, Rr, depth, text},
     names::Names,
     settings::{Zone, ZoneKind},
@@ -37,9 +37,8 @@ use crate::{
 pub(crate) enum Met {
     /// It gets no reply.
     Silence,
-    /// The reply is written. With a tally: until the names change, the same
-    /// packet is met with the same bytes (but for the ID), and so counted.
-    Reply(Option<Tally>),
+    /// The reply is written.
+    Reply,
     /// Others have to be asked first.
     Later(Box<Later>),
     /// A whole zone, message by message.
@@ -87,7 +86,7 @@ impl Responder {
         self.names.load()
     }
 
-    /// Writes the reply into `out`, or says why not. `turn` is a random number.
+    /// Writes the reply into `out`, or says why not: for what is not compiled. `turn` is a random number.
     pub(crate) fn respond(
         &self,
         proto: Proto,
@@ -100,7 +99,7 @@ impl Responder {
         let incoming = parse(packet);
         let query = match incoming {
             Incoming::Silence => {
-                self.metrics.dropped("no_query");
+                self.metrics.dropped("no_query", 1);
                 return Met::Silence;
             }
             Incoming::Reject { ref question, .. } => {
@@ -114,7 +113,7 @@ impl Responder {
                     forwarded: false,
                     took: started.elapsed(),
                 });
-                return Met::Reply(None);
+                return Met::Reply;
             }
             Incoming::Query(query) => query,
         };
@@ -133,8 +132,8 @@ impl Responder {
             Asked { query, aliases: Vec::new(), limit, turn, proto, client, zone, started };
         let Some((forwarder, target)) = self.leads_out(&asked.query, &answer) else {
             wire::reply(&asked.query, &answer, limit, turn, out);
-            let tally = self.seen(&asked, Rcode::of(&answer).as_str(), false);
-            return Met::Reply((!wire::turns(&answer)).then_some(tally));
+            self.seen(&asked, Rcode::of(&answer).as_str(), false);
+            return Met::Reply;
         };
         let edns = asked.query.edns;
         let ask = Ask {
@@ -149,7 +148,7 @@ impl Responder {
         match forwarder.lookup(&ask) {
             Lookup::Now(outcome) => {
                 self.write(&asked, &outcome, out);
-                Met::Reply(None)
+                Met::Reply
             }
             Lookup::Later(pending) => Met::Later(Box::new(Later { asked, pending: *pending })),
         }
@@ -230,19 +229,16 @@ impl Responder {
         self.seen(asked, rcode_text(rcode), forwarded);
     }
 
-    fn seen(&self, asked: &Asked, rcode: &'static str, forwarded: bool) -> Tally {
-        let took = asked.started.elapsed();
-        let tally = self.metrics.tally(&Seen {
+    fn seen(&self, asked: &Asked, rcode: &'static str, forwarded: bool) {
+        self.metrics.seen(&Seen {
             proto: asked.proto,
             client: asked.client,
             kind: Some(asked.query.question.kind),
             zone: &asked.zone,
             rcode,
             forwarded,
-            took,
+            took: asked.started.elapsed(),
         });
-        tally.count(took);
-        tally
     }
 }
 

@@ -173,7 +173,7 @@ pub async fn start(
 struct Bound {
     address: SocketAddr,
     tcp: tokio::net::TcpListener,
-    udp: Vec<tokio::net::UdpSocket>,
+    udp: Vec<std::net::UdpSocket>,
 }
 
 /// Binds one address for both transports. With port 0 the port that TCP got may

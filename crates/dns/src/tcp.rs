@@ -11,7 +11,7 @@ use std::{
     io,
     net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytes::{Buf, BytesMut};
@@ -27,7 +27,7 @@ use tokio::{
 use tracing::debug;
 
 use crate::{
-    metrics::Proto,
+    metrics::{Proto, Tallies},
     responder::{Met, Responder},
 };
 
@@ -160,33 +160,44 @@ async fn serve(mut stream: TcpStream, admitted: &Admitted) {
     let mut reply = Vec::new();
     let mut output = Vec::new();
     let mut waiting = FuturesUnordered::new();
+    let mut tallies = Tallies::default();
     loop {
+        let started = Instant::now();
         while let Some(length) = whole_message(&input) {
             input.advance(2);
             let query = input.split_to(length);
             let turn = random.random_range(0..1 << 16);
-            match responder.respond(Proto::Tcp, admitted.client, &query, turn, &mut reply) {
-                // What is no query over TCP has no excuse: the stream is lost.
-                Met::Silence => return,
-                Met::Reply(_) => frame(&reply, &mut output),
-                Met::Transfer(mut zone) => {
-                    while zone.next(&mut reply) {
-                        frame(&reply, &mut output);
-                        if output.len() >= BATCH && !write(&mut stream, &mut output).await {
-                            return;
+            let names = responder.names();
+            if let Some(replied) = names.compiled.reply(&query, false, turn, &mut reply) {
+                tallies.note(replied);
+                frame(&reply, &mut output);
+            } else {
+                drop(names);
+                match responder.respond(Proto::Tcp, admitted.client, &query, turn, &mut reply) {
+                    // What is no query over TCP has no excuse: the stream is lost.
+                    Met::Silence => return,
+                    Met::Reply => frame(&reply, &mut output),
+                    Met::Transfer(mut zone) => {
+                        while zone.next(&mut reply) {
+                            frame(&reply, &mut output);
+                            if output.len() >= BATCH && !write(&mut stream, &mut output).await {
+                                return;
+                            }
                         }
                     }
+                    Met::Later(later) => waiting.push(async move {
+                        let mut reply = Vec::new();
+                        responder.finish(*later, &mut reply).await;
+                        reply
+                    }),
                 }
-                Met::Later(later) => waiting.push(async move {
-                    let mut reply = Vec::new();
-                    responder.finish(*later, &mut reply).await;
-                    reply
-                }),
             }
             if output.len() >= BATCH && !write(&mut stream, &mut output).await {
                 return;
             }
         }
+        let over = (Proto::Tcp, admitted.client);
+        tallies.flush(&responder.metrics, &responder.names(), over, started.elapsed());
         if !write(&mut stream, &mut output).await {
             return;
         }

@@ -15,7 +15,7 @@ mod service;
 
 use std::{net::IpAddr, sync::Arc};
 
-pub(crate) use service::{alias_target, endpoint_hits};
+pub(crate) use service::{alias_target, endpoint_hits, in_service};
 
 use portolan_catalog::ServiceEntry;
 use portolan_model::{ClientView, Name, ServiceKey};

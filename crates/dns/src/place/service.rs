@@ -9,7 +9,7 @@ use super::{Absence, Asked, Hit, Place};
 use crate::{name::DnsName, records::endpoint_label};
 
 /// What stands at a service, or below it.
-pub(super) fn in_service(asked: &Asked<'_>, entry: &Arc<ServiceEntry>, below: &[&str]) -> Place {
+pub(crate) fn in_service(asked: &Asked<'_>, entry: &Arc<ServiceEntry>, below: &[&str]) -> Place {
     let names = asked.names;
     let service = &entry.service;
     if let Exposure::ExternalName(target) = &service.exposure {

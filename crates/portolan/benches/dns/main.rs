@@ -1,0 +1,156 @@
+//! The DNS face beside its peers: what a query costs the server, and what a large
+//! cluster does.
+//!
+//! ```text
+//!   portolan cluster <--fill-- 10,000 Services, 100,000 endpoints
+//!      |          |
+//!      |          +--kubernetes plugin--> CoreDNS, its default Corefile
+//!      +--sources--> our face               Knot, NSD: zone files of the same names
+//!                          \______ the same questions, in turn ______/
+//! ```
+//!
+//! All servers run at once, each on one core; rounds are interleaved, so that what
+//! else the machine does meets all alike. Every reply is checked. `echo` is a bare
+//! recvmmsg and sendmmsg loop: no server over sockets can cost less.
+
+#![allow(clippy::print_stdout, clippy::print_stderr, clippy::unwrap_used)]
+
+#[path = "../common/mod.rs"]
+mod common;
+mod face;
+mod peers;
+mod world;
+
+use std::time::Duration;
+
+use dns_load::{Load, Outcome, Question, run_tcp, run_udp};
+
+use peers::{Peer, Peers};
+
+/// Rounds of each measurement; the median is the figure.
+const ROUNDS: usize = 5;
+
+/// How long one server is asked in one round.
+const TIME: Duration = Duration::from_secs(3);
+
+/// Questions a second over UDP. Low enough for every peer on a busy machine.
+const RATE: u32 = 20_000;
+
+/// Questions a second for 100 addresses: CoreDNS spends a millisecond on each.
+const RATE_HEADLESS: u32 = 1000;
+
+/// The most that may be lost of a run that counts.
+const LOST_MAX: f64 = 0.01;
+
+/// Changes a second of a storm.
+const STORM: u32 = 200;
+
+fn main() {
+    // Both a server and a client of TLS live in this build: name the provider.
+    rustls::crypto::ring::default_provider().install_default().ok();
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["face", kubeconfig, listen, upstream] => face::run(kubeconfig, listen, upstream),
+        ["echo", listen] => dns_load::echo(listen.parse().unwrap()).unwrap(),
+        _ => compare(),
+    }
+}
+
+fn compare() {
+    let world = world::World::start();
+    let peers = Peers::start(&world);
+    sizes(&peers);
+    let cluster_ip = world.questions_cluster_ip();
+    let medians = rounds("ClusterIP A", &peers.all(), &cluster_ip, RATE, run_udp);
+    ratio("dns.cluster_ip_over_knot", &medians, "portolan", "knot");
+    ratio("dns.cluster_ip_over_nsd", &medians, "portolan", "nsd");
+    ratio("dns.cluster_ip_over_echo", &medians, "portolan", "echo");
+    ratio("dns.cluster_ip_over_coredns", &medians, "portolan", "coredns");
+
+    let both = peers.named(&["portolan", "coredns", "knot"]);
+    let denied = world.questions_denied();
+    let medians = rounds("search path denial", &both, &denied, RATE, run_udp);
+    ratio("dns.denial_over_coredns", &medians, "portolan", "coredns");
+    let cut = world.questions_headless(true);
+    let medians = rounds("100 endpoints, cut", &both, &cut, RATE_HEADLESS, run_udp);
+    ratio("dns.headless_cut_over_coredns", &medians, "portolan", "coredns");
+    let whole = world.questions_headless(false);
+    let medians = rounds("100 endpoints, TCP", &both, &whole, RATE_HEADLESS, run_tcp);
+    ratio("dns.headless_tcp_over_coredns", &medians, "portolan", "coredns");
+    let cached = world.questions_cached();
+    let medians = rounds("cache hit", &both, &cached, RATE, run_udp);
+    ratio("dns.cache_hit_over_coredns", &medians, "portolan", "coredns");
+
+    let ours = peers.named(&["portolan"]);
+    let calm = rounds("ClusterIP A, calm", &ours, &cluster_ip, RATE, run_udp);
+    let storm = world.storm(STORM);
+    let storming = rounds("ClusterIP A, storm", &ours, &cluster_ip, RATE, run_udp);
+    let changes = storm.stop();
+    eprintln!("storm: {changes:.0} changes a second");
+    common::report("dns.storm_changes", changes, "/s");
+    common::report("dns.storm_cost", storming[0].1 / calm[0].1, "x");
+}
+
+fn sizes(peers: &Peers) {
+    common::report("dns.load_to_ready", peers.load_to_ready.as_secs_f64(), "s");
+    let rss = |name: &str| {
+        let pid = peers.named(&[name])[0].pid;
+        let (now, peak) = dns_load::resident_kib(pid).unwrap();
+        common::report(&format!("dns.rss_{name}"), now as f64 / 1024.0, "MiB");
+        common::report(&format!("dns.rss_peak_{name}"), peak as f64 / 1024.0, "MiB");
+        now as f64
+    };
+    let (ours, theirs) = (rss("portolan"), rss("coredns"));
+    common::report("dns.rss_over_coredns", ours / theirs, "x");
+}
+
+type Run = fn(&Load<'_>) -> std::io::Result<Outcome>;
+
+/// Asks each peer in turn, several times; the median CPU time of a query by peer.
+fn rounds(
+    what: &str,
+    peers: &[&Peer],
+    questions: &[Question],
+    rate: u32,
+    run: Run,
+) -> Vec<(String, f64)> {
+    let mut costs: Vec<Vec<f64>> = vec![Vec::new(); peers.len()];
+    let mut p99 = vec![0; peers.len()];
+    for round in 0..=ROUNDS {
+        for (place, peer) in peers.iter().enumerate() {
+            let echoes: Vec<Question>;
+            let asked = if peer.echoes {
+                echoes = questions.iter().map(Question::without_check).collect();
+                &echoes
+            } else {
+                questions
+            };
+            let load =
+                Load { server: peer.address, pid: peer.pid, rate, time: TIME, questions: asked };
+            let outcome =
+                run(&load).unwrap_or_else(|error| panic!("{what}, {}: {error}", peer.name));
+            assert_eq!(outcome.wrong, 0, "{what}: {} gives wrong replies: {outcome:?}", peer.name);
+            assert!(outcome.lost() < LOST_MAX, "{what}: {} loses {}", peer.name, outcome.lost());
+            // The first round warms caches.
+            if round > 0 {
+                costs[place].push(outcome.cpu_us());
+                p99[place] = p99[place].max(outcome.percentile_us(99.0));
+            }
+        }
+    }
+    let medians = peers.iter().zip(costs).zip(p99).map(|((peer, mut costs), p99)| {
+        costs.sort_by(f64::total_cmp);
+        let (median, worst) = (costs[costs.len() / 2], costs[costs.len() - 1]);
+        eprintln!(
+            "{what:<20} {:<10} {median:>8.2} us/query, worst {worst:.2}, p99 {p99} us",
+            peer.name
+        );
+        (peer.name.to_owned(), median)
+    });
+    medians.collect()
+}
+
+fn ratio(name: &str, medians: &[(String, f64)], ours: &str, theirs: &str) {
+    let of = |name: &str| medians.iter().find(|(other, _)| other == name).unwrap().1;
+    common::report(name, of(ours) / of(theirs), "x");
+}
