@@ -12,16 +12,37 @@ use std::{
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use crate::{compare::Row, kubeconfig, normal::Normal, run, servers::Server};
+use crate::{compare::Row, kubeconfig, normal::Normal, run as suite, servers::Server};
 
 /// The ways in which informers get to the present state: by a watch that begins
 /// with it, or by a list.
-pub(crate) const MODES: [(&str, &str); 2] = [("watch-list", "true"), ("list-watch", "false")];
+const MODES: [(&str, &str); 2] = [("watch-list", "true"), ("list-watch", "false")];
 /// Of objects in the stores; the suite compares managedFields.
 const DROPPED: [&str; 1] = ["/metadata/managedFields"];
 
+/// What came of all modes on one server.
+#[derive(Default)]
+pub(crate) struct Found {
+    /// Of the stores.
+    pub(crate) rows: Vec<Row>,
+    /// What failed, for people.
+    pub(crate) failed: Vec<String>,
+}
+
+pub(crate) fn all(program: &Path, server: &mut Server, out: &Path) -> Result<Found> {
+    let mut found = Found::default();
+    for mode in MODES {
+        let dump = out.join(format!("{}-{}.json", server.name(), mode.0));
+        match run(program, server, mode, &dump)? {
+            Some(rows) => found.rows.extend(rows),
+            None => found.failed.push(format!("informers ({}) on {}", mode.0, server.name())),
+        }
+    }
+    Ok(found)
+}
+
 /// Rows of the stores; `None` when the program failed.
-pub(crate) fn run(
+fn run(
     program: &Path,
     server: &mut Server,
     mode: (&str, &str),
@@ -60,7 +81,7 @@ pub(crate) fn run(
     for (kind, objects) in stores {
         for (at, mut object) in objects.into_iter().enumerate() {
             for pointer in DROPPED {
-                run::remove(&mut object, &pointer.split('/').skip(1).collect::<Vec<_>>());
+                suite::remove(&mut object, &pointer.split('/').skip(1).collect::<Vec<_>>());
             }
             let id = format!("informers:{}/{kind}/{at}", mode.0);
             rows.push(Row { id, outcome: normal.value(&object) });

@@ -32,7 +32,7 @@ use std::{
     process::ExitCode,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use clap::{Parser, Subcommand};
 use portolan_conformance_kube_api::kubeconfig;
 
@@ -173,14 +173,15 @@ impl Judge {
         let mut failed: Vec<String> = Vec::new();
         if let Some(program) = self.informers.as_ref().filter(|_| "informers".contains(&self.only))
         {
-            for (server, rows) in [(&mut ours, &mut our_rows), (&mut theirs, &mut their_rows)] {
-                for mode in informers::MODES {
-                    let dump = self.out.join(format!("{}-{}.json", server.name(), mode.0));
-                    match informers::run(program, server, mode, &dump)? {
-                        Some(found) => rows.extend(found),
-                        None => failed.push(format!("informers ({}) on {}", mode.0, server.name())),
-                    }
-                }
+            // Each waits more than it works.
+            let (on_ours, on_theirs) = std::thread::scope(|scope| {
+                let theirs = scope.spawn(|| informers::all(program, &mut theirs, &self.out));
+                (informers::all(program, &mut ours, &self.out), theirs.join())
+            });
+            let on_theirs = on_theirs.map_err(|_| anyhow!("the thread of the reference"))?;
+            for (found, rows) in [(on_ours?, &mut our_rows), (on_theirs?, &mut their_rows)] {
+                rows.extend(found.rows);
+                failed.extend(found.failed);
             }
         }
         drop((ours, theirs));
