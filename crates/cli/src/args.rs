@@ -191,7 +191,7 @@ pub struct ClusterArgs {
     /// The cluster's flags.
     #[command(flatten)]
     pub cluster: ClusterFlags,
-    /// Make no Node, bind and run no Pods: for tests that set the status of Pods themselves
+    /// Run no Node, bind and run no Pods: for tests that set the status of Pods themselves
     #[arg(long)]
     pub no_node: bool,
 }

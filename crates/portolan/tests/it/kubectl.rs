@@ -195,7 +195,8 @@ fn a_cluster_without_a_node_leaves_pods_to_others() {
     flags.retain(|flag| !flag.starts_with("--dns-listen") && !flag.starts_with("--http-listen"));
     flags[0] = "cluster".into();
     let up = up_with(tempfile::tempdir().unwrap(), &flags, &["--ephemeral", "--no-node"]);
-    assert_eq!(up.kubectl(&["get", "nodes", "-o", "name"]), "");
+    // Only the one of processes outside the cluster, which runs nothing.
+    assert_eq!(up.kubectl(&["get", "nodes", "-o", "name"]), "node/external\n");
     up.apply(WEB);
     let pods = ["get", "pods", "-l", "app=web", "-o"];
     let bound = [&pods[..], &["jsonpath={.items[*].spec.nodeName}{.items[*].status.phase}"]];
