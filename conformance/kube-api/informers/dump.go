@@ -7,6 +7,8 @@ import (
 	"sort"
 	"time"
 
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/client-go/tools/cache"
@@ -32,7 +34,7 @@ func (w *world) dump(path string) error {
 		if time.Since(since) < calm {
 			return fmt.Errorf("controllers do not come to rest")
 		}
-		return nil
+		return w.collected()
 	}); err != nil {
 		return err
 	}
@@ -45,6 +47,35 @@ func (w *world) dump(path string) error {
 		return err
 	}
 	return os.WriteFile(path, text, 0o600)
+}
+
+// collected looks for Pods of Deployments that are gone: the garbage collector
+// may take its time.
+func (w *world) collected() error {
+	wanted, found := 0, 0
+	for _, object := range w.store("deployments").List() {
+		if deployment, ok := object.(*appsv1.Deployment); ok && deployment.Spec.Replicas != nil {
+			wanted += int(*deployment.Spec.Replicas)
+		}
+	}
+	for _, object := range w.store("pods").List() {
+		if pod, ok := object.(*corev1.Pod); ok && len(pod.OwnerReferences) > 0 {
+			found++
+		}
+	}
+	if found != wanted {
+		return fmt.Errorf("Deployments want %d Pods and have %d", wanted, found)
+	}
+	return nil
+}
+
+func (w *world) store(name string) cache.Store {
+	for _, f := range w.followed {
+		if f.name == name {
+			return f.informer.GetStore()
+		}
+	}
+	panic(name)
 }
 
 func (f *followed) versions() map[string]string {
