@@ -121,10 +121,16 @@ func (w *world) leave() error {
 	if err := spaces.Delete(w.context, namespace, metav1.DeleteOptions{}); err != nil {
 		return err
 	}
+	zero := int64(0)
 	return until(func() error {
 		_, err := spaces.Get(w.context, namespace, metav1.GetOptions{})
 		if apierrors.IsNotFound(err) {
 			return nil
+		}
+		// Nobody runs their Node, so that they would wait for ever.
+		now := metav1.DeleteOptions{GracePeriodSeconds: &zero}
+		if err := w.client.CoreV1().Pods(namespace).DeleteCollection(w.context, now, metav1.ListOptions{}); err != nil {
+			return err
 		}
 		return fmt.Errorf("the Namespace is still there: %v", err)
 	})
