@@ -185,8 +185,8 @@ pub(crate) fn apply(bytes: &[u8]) {
         wanted["metadata"]["labels"][manager] = "mine".into();
         let write = write(manager);
         if choices.rarely(4) {
-            let updated = kube_patch::apply::update(live.as_ref(), &wanted, schema, &write);
-            let again = kube_patch::apply::update(Some(&updated), &updated, schema, &write);
+            let updated = kube_patch::apply::update(live.as_ref(), wanted, schema, &write);
+            let again = kube_patch::apply::update(Some(&updated), updated.clone(), schema, &write);
             assert_eq!(again, updated, "an update that changes nothing changed something");
             live = Some(updated);
             continue;
