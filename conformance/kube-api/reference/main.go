@@ -43,6 +43,9 @@ const (
 	// a few seconds; a machine that compiles beside gets three minutes.
 	apiReady = 3 * time.Minute
 	poll     = 100 * time.Millisecond
+	// A revision is gone within twice this, so that the suite can wait for it;
+	// no other scenario needs a revision that is older than a few seconds.
+	compaction = 10 * time.Second
 )
 
 // What the embedded cluster has controllers for.
@@ -298,6 +301,7 @@ func startAPI(s settings, etcd string, ended chan<- string) (*exec.Cmd, error) {
 		// LeaseCandidates with the API version that has them.
 		"--feature-gates=WatchList=true,CoordinatedLeaderElection=true",
 		"--runtime-config=coordination.k8s.io/v1beta1=true",
+		"--etcd-compaction-interval=" + compaction.String(),
 		// It refuses to publish a loopback address.
 		"--endpoint-reconciler-type=none",
 	}, ended)
@@ -329,6 +333,8 @@ func child(s settings, role string, flags []string, ended chan<- string) (*exec.
 		return nil, err
 	}
 	command := exec.Command(self, append([]string{role}, flags...)...)
+	// Clients in it call themselves by this name, and managedFields shows it.
+	command.Args[0] = role
 	command.Stdout, command.Stderr = log, log
 	command.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := command.Start(); err != nil {

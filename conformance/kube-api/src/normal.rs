@@ -13,6 +13,8 @@ const SERVICE_V6: &str = "fd00:96::";
 const STATIC_V6_MAX: u32 = 0x100;
 /// The same of node ports: 30000 + 86.
 pub(crate) const NODE_PORT_DYNAMIC: std::ops::RangeInclusive<u64> = 30086..=32767;
+/// Letters of the hash of a template (apimachinery `rand.SafeEncodeString`).
+const HASH_LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
 /// Characters of a name that generateName adds.
 const SUFFIX: usize = 5;
 
@@ -70,7 +72,9 @@ impl Normal {
 
     /// The value as it is compared.
     pub(crate) fn value(&self, value: &Value) -> Value {
-        self.under("", value)
+        let mut value = self.under("", value);
+        sort_by_chance(&mut value);
+        value
     }
 
     fn under(&self, key: &str, value: &Value) -> Value {
@@ -95,7 +99,8 @@ impl Normal {
     }
 
     fn field(&self, key: &str, text: &str) -> String {
-        match key {
+        // `keep` names parts by their whole pointer.
+        match key.rsplit('/').next().unwrap_or_default() {
             "resourceVersion"
                 if text.bytes().all(|b| b.is_ascii_digit()) && text != "0" && !text.is_empty() =>
             {
@@ -104,6 +109,8 @@ impl Normal {
             "uid" | "selfLink" if is_uuid(text) => "<uid>".into(),
             "continue" if !text.is_empty() => "<continue>".into(),
             "token" if text.len() > 100 => "<token>".into(),
+            "currentRevision" | "updateRevision" => self.text(&without_hash(text)),
+            "cells" => cell(&self.text(text)),
             _ => self.text(text),
         }
     }
@@ -118,6 +125,56 @@ impl Normal {
         }
         words(&composites(&text))
     }
+}
+
+/// Lists whose order is chance: owners are sorted by the second of their last
+/// write, and subsets by a hash over the uids in them. Both are put into the
+/// order of what is left once that is replaced.
+fn sort_by_chance(value: &mut Value) {
+    match value {
+        Value::Array(list) => list.iter_mut().for_each(sort_by_chance),
+        Value::Object(map) => {
+            for (key, member) in map.iter_mut() {
+                sort_by_chance(member);
+                // `keep` names parts by their whole pointer.
+                let name = key.rsplit('/').next().unwrap_or_default();
+                if let ("managedFields" | "subsets", Value::Array(list)) = (name, member) {
+                    list.sort_by_cached_key(ToString::to_string);
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+/// The cell of a table: ages in seconds, and node ports that were chosen at random.
+fn cell(text: &str) -> String {
+    let is_age = |t: &str| {
+        t.strip_suffix('s').is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
+    };
+    if is_age(text) {
+        return "<age>".into();
+    }
+    let port = |part: &str| {
+        let number = part.split_once(':')?.1.split_once('/')?.0;
+        let is_random = number.parse().is_ok_and(|n| NODE_PORT_DYNAMIC.contains(&n));
+        is_random.then(|| part.replacen(&format!(":{number}/"), ":<nodePort>/", 1))
+    };
+    let parts = text.split(',').map(|part| port(part).unwrap_or_else(|| part.to_owned()));
+    parts.collect::<Vec<_>>().join(",")
+}
+
+/// A name that ends in the hash of a template. Theirs is over a Go struct as Go
+/// prints it, with all its fields.
+fn without_hash(name: &str) -> String {
+    match name.rsplit_once('-') {
+        Some((name, hash)) if is_hash(hash) => format!("{name}-<hash>"),
+        _ => name.to_owned(),
+    }
+}
+
+fn is_hash(text: &str) -> bool {
+    (6..=10).contains(&text.len()) && text.bytes().all(|b| HASH_LETTERS.contains(&b))
 }
 
 /// What a refusal prints of the value that it refuses.
@@ -145,6 +202,15 @@ fn composites(text: &str) -> String {
 /// The length of an object or list at the start of the text. In Go's syntax its
 /// type goes before the brace.
 fn composite(text: &str) -> Option<usize> {
+    // A document as text, which each side writes in an order of its own.
+    if text.starts_with("\"{\\\"") {
+        let mut escaped = false;
+        return text.char_indices().skip(1).find_map(|(at, c)| {
+            let ends = c == '"' && !escaped;
+            escaped = c == '\\' && !escaped;
+            ends.then_some(at + 1)
+        });
+    }
     let is_type = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '[' | ']' | '*' | '&');
     let open = text.find(['{', '"', ' '])?;
     let is_list = text.starts_with('[') && !text.starts_with("[]");
@@ -204,6 +270,8 @@ fn one_word(word: &str, before: &str) -> String {
         && is_revision_place(before)
     {
         "<rv>"
+    } else if before.ends_with("ReplicaSet \"") {
+        return format!("{}{rest}", without_hash(bare));
     } else if let Some(volume) = bare.strip_prefix("kube-api-access-")
         && volume.len() == SUFFIX
     {
@@ -222,6 +290,7 @@ fn is_revision_place(before: &str) -> bool {
         "in record (",
         "resource version: <rv> (",
         "UID in object meta: ",
+        "ResourceVersion in object meta: ",
     ]
     .iter()
     .any(|place| before.ends_with(place))
@@ -287,6 +356,8 @@ mod tests {
                 "Too large resource version: <rv>, current: <rv>",
             ),
             ("port 80 and 90", "port 80 and 90"),
+            ("ReplicaSet \"one-9c957b867\" has", "ReplicaSet \"one-<hash>\" has"),
+            ("ReplicaSet \"one-more\" has", "ReplicaSet \"one-more\" has"),
             ("kube-api-access-x2x4z", "kube-api-access-<gen>"),
         ] {
             assert_eq!(words(text), expected);
@@ -304,11 +375,23 @@ mod tests {
             ),
             ("Duplicate value: core.Taint{Key:\"a\", T:<nil>}", "Duplicate value: <object>"),
             ("Invalid value: map[string]string{\"a\":\"b\"}: x", "Invalid value: <object>: x"),
+            ("Invalid value: \"{\\\"a\\\":1}\": no", "Invalid value: <object>: no"),
             ("Invalid value: \"plain\": {x}", "Invalid value: \"plain\": {x}"),
             ("Invalid value: 5: {x}", "Invalid value: 5: {x}"),
         ] {
             assert_eq!(composites(text), expected);
         }
+    }
+
+    #[test]
+    fn lists_in_an_order_of_chance_are_sorted() {
+        let normal = Normal::new("127.0.0.1:1234");
+        let owners = |first: &str, second: &str| json!({"metadata": {"managedFields": [{"manager": first}, {"manager": second}]}});
+        assert_eq!(normal.value(&owners("a", "b")), normal.value(&owners("b", "a")));
+        let table = normal.value(&json!({"cells": ["x", "12s", "80:30001/TCP,81:32000/TCP", 3]}));
+        assert_eq!(table, json!({"cells": ["x", "<age>", "80:30001/TCP,81:<nodePort>/TCP", 3]}));
+        let revision = normal.value(&json!({"updateRevision": "one-7d6dcdc77"}));
+        assert_eq!(revision, json!({"updateRevision": "one-<hash>"}));
     }
 
     #[test]

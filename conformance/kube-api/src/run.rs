@@ -3,7 +3,10 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::{Context, Result};
-use base64::{Engine, engine::general_purpose::STANDARD};
+use base64::{
+    Engine,
+    engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
+};
 use bytes::Bytes;
 use portolan_conformance_kube_api::kubeconfig::Access;
 use serde_json::{Map, Value, json};
@@ -20,6 +23,8 @@ use crate::{
 const SETTLE: Duration = Duration::from_secs(20);
 /// Pause between two questions of a step that waits.
 const POLL: Duration = Duration::from_millis(50);
+/// History is thrown away within this: twice the interval of the reference, and some.
+const EXPIRE: Duration = Duration::from_secs(40);
 /// How long events that are due may take.
 const EVENTS: Duration = Duration::from_secs(8);
 
@@ -165,7 +170,12 @@ impl Run<'_> {
             self.write(step, json!({"code": code}));
             return Ok(());
         }
-        let deadline = Instant::now() + SETTLE;
+        for turn in 1..step.times.unwrap_or(1) {
+            self.variables.insert("turn".into(), turn.into());
+            let call = self.call(step)?;
+            self.client.call(&call).await?;
+        }
+        let deadline = Instant::now() + if step.until_code == Some(410) { EXPIRE } else { SETTLE };
         let (answer, body) = loop {
             let answer = match self.client.call(&call).await {
                 Ok(answer) => answer,
@@ -185,9 +195,31 @@ impl Run<'_> {
         };
         self.save(step, &body);
         self.normal.study(&body);
+        let body = match &step.claims {
+            Some(pointer) => claims(body.pointer(pointer)).unwrap_or_else(|| "no JWT".into()),
+            None => body,
+        };
         let outcome = outcome(&answer, trim(&body, step));
         self.write(step, outcome);
+        if let Some(path) = &step.settle {
+            self.settle(path).await?;
+        }
         Ok(())
+    }
+
+    /// Waits until a Deployment's status is that of its newest generation, and says so.
+    async fn settle(&self, path: &str) -> Result<()> {
+        let path = scenario::fill_text(path, &self.variables);
+        let look = Call { method: "GET".into(), path, ..Call::default() };
+        let deadline = Instant::now() + SETTLE;
+        loop {
+            let seen = parse(&self.client.call(&look).await?);
+            if is_settled(&seen) {
+                return Ok(());
+            }
+            anyhow::ensure!(Instant::now() < deadline, "not settled: {seen}");
+            sleep(POLL).await;
+        }
     }
 
     fn save(&mut self, step: &Step, body: &Value) {
@@ -244,6 +276,26 @@ pub(crate) async fn make_namespace(client: &Client, name: &str) -> Result<()> {
     Ok(())
 }
 
+fn is_settled(deployment: &Value) -> bool {
+    let at = |pointer: &str| deployment.pointer(pointer).unwrap_or(&Value::Null);
+    let conditions = at("/status/conditions").as_array();
+    let progressing = conditions.into_iter().flatten().find(|c| c["type"] == "Progressing");
+    at("/status/observedGeneration") == at("/metadata/generation")
+        && progressing.is_some_and(|c| c["reason"] == "NewReplicaSetAvailable")
+}
+
+/// What a JWT says; moments are all "now" or later.
+fn claims(token: Option<&Value>) -> Option<Value> {
+    let body = token?.as_str()?.split('.').nth(1)?;
+    let mut claims: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(body).ok()?).ok()?;
+    let issued = claims.get("iat")?.as_i64()?;
+    for moment in ["iat", "nbf", "exp"] {
+        let after = claims.get(moment)?.as_i64()? - issued;
+        claims[moment] = format!("<iat> + {after}").into();
+    }
+    Some(claims)
+}
+
 fn parse(answer: &Answer) -> Value {
     serde_json::from_slice(&answer.body)
         .unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&answer.body).into_owned()))
@@ -281,6 +333,14 @@ fn trim(body: &Value, step: &Step) -> Value {
         }
         Value::Object(parts)
     };
+    for (pointer, fields) in &step.pick {
+        if let Some(Value::Array(list)) = kept.pointer_mut(pointer) {
+            let has = |member: &Value, (field, values): (&String, &Vec<Value>)| {
+                member.get(field).is_some_and(|value| values.contains(value))
+            };
+            list.retain(|member| fields.iter().all(|wanted| has(member, wanted)));
+        }
+    }
     for pointer in &step.drop {
         remove(&mut kept, &pointer.split('/').skip(1).collect::<Vec<_>>());
     }

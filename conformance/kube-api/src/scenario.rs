@@ -70,12 +70,25 @@ pub(crate) struct Step {
     /// These are not.
     #[serde(default)]
     pub(crate) drop: Vec<String>,
+    /// Of these lists only the members that have one of these values of a field: `/items` to
+    /// `{name: [a, b]}`. For what one server has more of than the other.
+    #[serde(default)]
+    pub(crate) pick: BTreeMap<String, BTreeMap<String, Vec<Value>>>,
+    /// The text there is a JWT; its claims are written down instead of the answer.
+    #[serde(default)]
+    pub(crate) claims: Option<String>,
     /// Ask again until the answer has these.
     #[serde(default)]
     pub(crate) until: Map<String, Value>,
     /// Ask again until the status code is this.
     #[serde(default)]
     pub(crate) until_code: Option<u16>,
+    /// Ask so many times; the last answer counts. `{turn}` is the number of the turn.
+    #[serde(default)]
+    pub(crate) times: Option<usize>,
+    /// Afterwards wait until the Deployment there has been dealt with.
+    #[serde(default)]
+    pub(crate) settle: Option<String>,
     /// No row.
     #[serde(default)]
     pub(crate) quiet: bool,

@@ -18,6 +18,10 @@ const RANGES: [&str; 4] = [
     "10.96.0.0/16,fd00:96::/112",
 ];
 
+/// Changes that ours remembers. The scenario `expired` makes more than these; no other goes back
+/// so far.
+const HISTORY: usize = 1_000;
+
 /// A server of ours or theirs. Ends when dropped.
 pub(crate) struct Server {
     pub(crate) kubeconfig: PathBuf,
@@ -32,7 +36,9 @@ impl Server {
     pub(crate) fn ours(binary: &Path, folder: &Path) -> Result<Server> {
         // A port of its own, so that a restart finds it again.
         let address = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string();
+        let history = HISTORY.to_string();
         let flags = ["cluster", "--no-node", "-o", "json", "--api-listen", &address];
+        let flags = [flags.as_slice(), &["--history", &history]].concat();
         start(binary, folder, true, &[flags.as_slice(), &RANGES].concat())
     }
 

@@ -43,6 +43,8 @@ pub struct Kind {
     pub create_on_update: bool,
     /// The warning that goes with every answer about a deprecated kind; empty for the others.
     pub deprecated: &'static str,
+    /// Whether a PUT must name the revision that it replaces.
+    pub needs_revision: bool,
 }
 
 impl Kind {
@@ -110,6 +112,7 @@ const fn core(
         has_generation: false,
         create_on_update: false,
         deprecated: "",
+        needs_revision: false,
     }
 }
 
@@ -190,6 +193,7 @@ pub static ENDPOINT_SLICES: Kind = Kind {
 /// Leases.
 pub static LEASES: Kind = Kind {
     create_on_update: true,
+    needs_revision: true,
     ..grouped!("coordination.k8s.io", "v1", "Lease", "leases", "lease")
 };
 /// LeaseCandidates: who would lead, for coordinated leader election. Beta in 1.33.
@@ -372,6 +376,9 @@ pub static SELF_SUBJECT_RULES_REVIEWS: Kind = Kind {
 /// The body of `serviceaccounts/token`; it has no URL of its own.
 pub static TOKEN_REQUESTS: Kind =
     grouped!("authentication.k8s.io", "v1", "TokenRequest", "tokenrequests", "tokenrequest");
+
+/// What workloads are seen as through `scale`; it has no URL of its own.
+pub static SCALES: Kind = grouped!("autoscaling", "v1", "Scale", "scales", "scale");
 
 /// Kinds that are only ever created and never stored: a question with its answer.
 pub static VIRTUAL: &[&Kind] = &[

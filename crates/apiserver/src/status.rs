@@ -17,12 +17,14 @@ use crate::kinds::Kind;
 pub struct Status {
     /// HTTP status code.
     pub code: u16,
-    /// CamelCase reason of `metav1.StatusReason`.
+    /// CamelCase reason of `metav1.StatusReason`; empty where upstream knows none and says 500.
     pub reason: &'static str,
     /// The sentence for people.
     pub message: String,
     /// What it is about; boxed because most callers only pass it on.
     pub details: Option<Box<Details>>,
+    /// What the client should hear besides; sent as `Warning` headers, no part of the body.
+    pub warnings: Vec<String>,
 }
 
 /// What a [`Status`] is about.
@@ -176,7 +178,19 @@ impl Details {
 impl Status {
     /// A refusal without details.
     pub fn new(code: u16, reason: &'static str, message: impl Into<String>) -> Status {
-        Status { code, reason, message: message.into(), details: None }
+        Status { code, reason, message: message.into(), details: None, warnings: Vec::new() }
+    }
+
+    /// 500 without a reason: how upstream answers an error that it did not foresee, whoever is
+    /// to blame for it.
+    pub fn unforeseen(message: impl Into<String>) -> Status {
+        Status::new(500, "", message)
+    }
+
+    /// The same refusal with warnings.
+    pub(crate) fn with_warnings(mut self, warnings: Vec<String>) -> Status {
+        self.warnings.extend(warnings);
+        self
     }
 
     fn about(mut self, details: Details) -> Status {
@@ -186,7 +200,8 @@ impl Status {
 
     /// 404 for an object.
     pub fn not_found(kind: &Kind, name: &str) -> Status {
-        Status::new(404, "NotFound", format!("{} {name:?} not found", kind.group_resource()))
+        let quoted = go_quote(name);
+        Status::new(404, "NotFound", format!("{} {quoted} not found", kind.group_resource()))
             .about(Details::of(kind, name))
     }
 
@@ -233,6 +248,18 @@ impl Status {
 
     /// 422: the object breaks rules; nothing was stored.
     pub fn invalid(kind: &Kind, name: &str, causes: Vec<Cause>) -> Status {
+        let mut details = Details::of(kind, name);
+        details.kind = kind.kind.to_owned();
+        Status::invalid_as(&kind.group_kind(), name, details, causes)
+    }
+
+    /// 422 for what goes by this title.
+    pub(crate) fn invalid_as(
+        title: &str,
+        name: &str,
+        mut details: Details,
+        causes: Vec<Cause>,
+    ) -> Status {
         let mut texts: Vec<String> = causes
             .iter()
             .map(|c| match c.field.as_str() {
@@ -240,27 +267,22 @@ impl Status {
                 field => format!("{field}: {}", c.message),
             })
             .collect();
+        // Upstream joins equal errors into one, but lists all of them as causes.
+        let mut seen = std::collections::HashSet::new();
+        texts.retain(|text| seen.insert(text.clone()));
         let joined = match texts.len() {
             1 => texts.remove(0),
             _ => format!("[{}]", texts.join(", ")),
         };
-        let mut details = Details::of(kind, name);
-        details.kind = kind.kind.to_owned();
         details.causes = causes;
-        Status::new(422, "Invalid", format!("{} {name:?} is invalid: {joined}", kind.group_kind()))
-            .about(details)
+        Status::new(422, "Invalid", format!("{title} {name:?} is invalid: {joined}")).about(details)
     }
 
     /// 422: the options of a request break rules; `kind` is `CreateOptions` and the like.
-    pub fn invalid_options(kind: &str, cause: Cause) -> Status {
-        let message =
-            format!("{kind}.meta.k8s.io \"\" is invalid: {}: {}", cause.field, cause.message);
-        Status::new(422, "Invalid", message).about(Details {
-            group: "meta.k8s.io".into(),
-            kind: kind.to_owned(),
-            causes: vec![cause],
-            ..Details::default()
-        })
+    pub fn invalid_options(kind: &str, causes: Vec<Cause>) -> Status {
+        let details =
+            Details { group: "meta.k8s.io".into(), kind: kind.to_owned(), ..Details::default() };
+        Status::invalid_as(&format!("{kind}.meta.k8s.io"), "", details, causes)
     }
 
     /// 409: an object is not the one that a precondition of a delete names.
@@ -321,7 +343,7 @@ impl Status {
 
     /// 415: a body of a type that nothing here decodes.
     pub fn unsupported_media_type(message: impl Into<String>) -> Status {
-        Status::new(415, "UnsupportedMediaType", message).about(Details::default())
+        Status::new(415, "UnsupportedMediaType", message)
     }
 
     /// 429 with a time after which to come again.
@@ -350,7 +372,7 @@ impl Status {
         Status::new(
             504,
             "Timeout",
-            format!("Too large resource version: {asked}, current: {current}"),
+            format!("Timeout: Too large resource version: {asked}, current: {current}"),
         )
         .about(Details {
             causes: vec![Cause::new(
@@ -386,13 +408,17 @@ impl Status {
             "metadata": {},
             "status": "Failure",
             "message": self.message,
-            "reason": self.reason,
         });
+        if !self.reason.is_empty() {
+            status["reason"] = self.reason.into();
+        }
         if let Some(details) = &self.details {
             if !details.continue_token.is_empty() {
                 status["metadata"]["continue"] = details.continue_token.as_str().into();
             }
-            status["details"] = details.to_value();
+            if details.continue_token.is_empty() {
+                status["details"] = details.to_value();
+            }
         }
         status["code"] = self.code.into();
         status
@@ -408,6 +434,29 @@ impl Status {
             "details": details.to_value(),
         })
     }
+}
+
+/// Text in quotes as Go's `%q` prints it; differs from Rust's in control characters.
+pub(crate) fn go_quote(text: &str) -> String {
+    let mut quoted = String::with_capacity(text.len() + 2);
+    quoted.push('"');
+    for c in text.chars() {
+        match c {
+            '"' => quoted.push_str("\\\""),
+            '\\' => quoted.push_str("\\\\"),
+            '\x07' => quoted.push_str("\\a"),
+            '\x08' => quoted.push_str("\\b"),
+            '\x0b' => quoted.push_str("\\v"),
+            '\x0c' => quoted.push_str("\\f"),
+            '\n' => quoted.push_str("\\n"),
+            '\t' => quoted.push_str("\\t"),
+            '\r' => quoted.push_str("\\r"),
+            c if c.is_ascii_control() => quoted.push_str(&format!("\\x{:02x}", u32::from(c))),
+            c => quoted.push(c),
+        }
+    }
+    quoted.push('"');
+    quoted
 }
 
 impl fmt::Display for Status {

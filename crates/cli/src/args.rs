@@ -116,6 +116,9 @@ pub struct ClusterFlags {
     /// a store that does not open (etcd's flag of this name)
     #[arg(long)]
     pub unsafe_no_fsync: bool,
+    /// Changes that the API remembers: watches and lists can go back so far [default: 100000]
+    #[arg(long, value_name = "CHANGES", value_parser = clap::value_parser!(u32).range(1..))]
+    pub history: Option<u32>,
     /// How Pods are connected
     #[arg(long, value_enum, default_value = "loopback")]
     pub pod_network: PodNetwork,

@@ -44,7 +44,7 @@ pub struct Facts {
 
 /// Makes what is missing.
 pub async fn ensure(registry: &Registry, facts: &Facts) -> Result<(), Status> {
-    let fixed = Fixed { registry, caller: Caller::system("apiserver") };
+    let fixed = Fixed { registry, caller: Caller::system("apiserver").within("kube-apiserver") };
     let namespaces = NAMESPACES.map(|name| json!({"metadata": {"name": name}}));
     try_join_all(namespaces.map(|object| fixed.keep(&kinds::NAMESPACES, object))).await?;
     let mut objects: Vec<(&'static Kind, Value)> = vec![
@@ -65,7 +65,7 @@ pub async fn ensure(registry: &Registry, facts: &Facts) -> Result<(), Status> {
 /// Points Service kube-system/kube-dns at a DNS server that answers over UDP and TCP.
 pub async fn publish_dns(registry: &Registry, address: SocketAddr) -> Result<(), Status> {
     let ports = [("dns", "UDP", address.port()), ("dns-tcp", "TCP", address.port())];
-    let fixed = Fixed { registry, caller: Caller::system("apiserver") };
+    let fixed = Fixed { registry, caller: Caller::system("apiserver").within("kube-apiserver") };
     let objects = endpoints("kube-system", "kube-dns", address.ip(), &ports);
     try_join_all(objects.into_iter().map(|(kind, object)| fixed.keep(kind, object))).await?;
     Ok(())

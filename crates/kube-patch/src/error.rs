@@ -6,9 +6,8 @@
 //!
 //! The split follows k8s.io/apiserver `pkg/endpoints/handlers/patch.go`: a body that is no patch
 //! at all is 400, a well-formed patch that does not fit the object is 422, too many operations are
-//! 413. One thing differs on purpose: upstream lets several faults of the patch (a missing merge
-//! key, an unknown `$patch` word, an order list that contradicts the patch) surface as 500; here
-//! they are 422, for the fault is the client's.
+//! 413, and what the API server does not foresee is 500 without a reason, although the fault is the
+//! client's: a missing merge key, an unknown `$patch` word, an order list that contradicts the patch.
 
 use serde_json::Value;
 
@@ -90,7 +89,7 @@ pub enum PatchError {
         found: &'static str,
     },
     /// An element of a merging list lacks the key by which elements are matched.
-    #[error("map: {element} does not contain declared merge key: {key}")]
+    #[error("map: {} does not contain declared merge key: {key}", go_print(element))]
     NoMergeKey {
         /// The merge key.
         key: String,
@@ -104,12 +103,10 @@ pub enum PatchError {
         field: String,
     },
     /// The word of a `$patch` directive is unknown at that place.
-    #[error("unknown patch type: {directive} in {place}")]
+    #[error("unknown patch type: {} in map: {}", go_print(map.get("$patch").unwrap_or(&Value::Null)), go_print(map))]
     UnknownDirective {
-        /// The word.
-        directive: Value,
-        /// `map` or `list`.
-        place: &'static str,
+        /// The map that has it.
+        map: Value,
     },
     /// `$setElementOrder/FIELD` and the patch list disagree.
     #[error("The order in patch list of {field} doesn't match $setElementOrder/{field}")]
@@ -140,16 +137,23 @@ impl PatchError {
             | Self::RetainKeys
             | Self::SetElementOrder => 400,
             Self::TooManyOperations { .. } => 413,
+            Self::MixedList { .. }
+            | Self::FieldType { .. }
+            | Self::NoMergeKey { .. }
+            | Self::NoKeyDeclared { .. }
+            | Self::UnknownDirective { .. }
+            | Self::OrderMismatch { .. } => 500,
             _ => 422,
         }
     }
 
-    /// The `reason` word of the `Status`: `BadRequest`, `RequestEntityTooLarge` or `Invalid`.
+    /// The `reason` word of the `Status`: `BadRequest`, `RequestEntityTooLarge`, `Invalid`, or none.
     #[must_use]
     pub fn reason(&self) -> &'static str {
         match self.code() {
             400 => "BadRequest",
             413 => "RequestEntityTooLarge",
+            500 => "",
             _ => "Invalid",
         }
     }
@@ -162,13 +166,29 @@ impl PatchError {
         }
         let field = match self {
             Self::TestFailed { path, .. } | Self::Operation { path, .. } => path.clone(),
-            Self::MixedList { field }
-            | Self::FieldType { field, .. }
-            | Self::NoKeyDeclared { field }
-            | Self::OrderMismatch { field } => field.clone(),
             _ => "patch".to_owned(),
         };
         vec![Cause { reason: "FieldValueInvalid", field, message: self.to_string() }]
+    }
+}
+
+/// A value as Go prints it (`%v` of what its JSON decoder makes).
+pub fn go_print(value: &Value) -> String {
+    match value {
+        Value::Null => "<nil>".to_owned(),
+        Value::String(text) => text.clone(),
+        Value::Array(items) => {
+            let items: Vec<String> = items.iter().map(go_print).collect();
+            format!("[{}]", items.join(" "))
+        }
+        Value::Object(members) => {
+            let mut members: Vec<_> = members.iter().collect();
+            members.sort_by_key(|(name, _)| *name);
+            let members: Vec<String> =
+                members.iter().map(|(name, value)| format!("{name}:{}", go_print(value))).collect();
+            format!("map[{}]", members.join(" "))
+        }
+        other => other.to_string(),
     }
 }
 

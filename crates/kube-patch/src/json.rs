@@ -70,8 +70,19 @@ fn apply_operation(
         operation: index,
         message: format!("{} operation does not apply: {message}", word("op")),
     };
-    let parsed: PatchOperation = serde_json::from_value(operation.clone())
+    let mut parsed: PatchOperation = serde_json::from_value(operation.clone())
         .map_err(|error| refuse(format!("malformed operation: {error}")))?;
+    if let PatchOperation::Replace(replace) = &parsed
+        && replace
+            .path
+            .parent()
+            .is_some_and(|p| doc.pointer(p.as_str()).is_some_and(Value::is_object))
+    {
+        // The API server's library (evanphx/json-patch v4) replaces members that are not there,
+        // where RFC 6902 has it fail.
+        let (path, value) = (replace.path.clone(), replace.value.clone());
+        parsed = PatchOperation::Add(json_patch::AddOperation { path, value });
+    }
     if let PatchOperation::Copy(copy) = &parsed {
         // Counted before the copy is made, so the refused one costs nothing.
         let bytes = doc.pointer(copy.from.as_str()).map_or(0, |value| value.to_string().len());

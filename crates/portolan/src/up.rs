@@ -170,14 +170,18 @@ async fn start(
     let ranges = [pod_cidrs.as_slice(), service_cidrs.as_slice()].concat();
     start_faces(wanted, shared, &ranges, &mut addresses).await?;
     let environment = environment(&addresses, outside);
+    let mut store = portolan_apiserver::store::Options {
+        fsync: !wanted.flags.unsafe_no_fsync,
+        ..portolan_apiserver::store::Options::default()
+    };
+    if let Some(history) = wanted.flags.history {
+        store.history_events = usize::try_from(history).unwrap_or(usize::MAX);
+    }
     let api = portolan_apiserver::Config {
+        store,
         listen: wanted.flags.api_listen,
         data_dir: Some(data_dir.path().to_path_buf()),
         ephemeral: wanted.flags.ephemeral,
-        store: portolan_apiserver::store::Options {
-            fsync: !wanted.flags.unsafe_no_fsync,
-            ..portolan_apiserver::store::Options::default()
-        },
         registry: portolan_apiserver::registry::Options {
             service_cidrs,
             pod_cidrs: pod_cidrs.clone(),

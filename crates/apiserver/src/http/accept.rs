@@ -19,8 +19,8 @@ pub(crate) enum Form {
     Table,
     /// `as=PartialObjectMetadata;...` or `as=PartialObjectMetadataList;...`
     Metadata,
-    /// `as=APIGroupDiscoveryList;g=apidiscovery.k8s.io`, with its version.
-    Aggregated(&'static str),
+    /// `as=APIGroupDiscoveryList;v=v2;g=apidiscovery.k8s.io` (1.33 has no other version)
+    Aggregated,
 }
 
 /// The first form that we have, in the client's order.
@@ -49,7 +49,7 @@ pub(crate) fn negotiate(headers: &HeaderMap) -> Result<Form, Status> {
 fn form_of(range: &str) -> Option<Form> {
     let mut parts = range.split(';').map(str::trim);
     let media = parts.next()?;
-    if !matches!(media, "application/json" | "application/*" | "*/*") {
+    if !matches!(media, "application/json" | "*/*") {
         return None;
     }
     let (mut kind, mut version, mut group) = ("", "", "");
@@ -67,10 +67,7 @@ fn form_of(range: &str) -> Option<Form> {
         ("PartialObjectMetadata" | "PartialObjectMetadataList", "v1", "meta.k8s.io") => {
             Some(Form::Metadata)
         }
-        ("APIGroupDiscoveryList", "v2", "apidiscovery.k8s.io") => Some(Form::Aggregated("v2")),
-        ("APIGroupDiscoveryList", "v2beta1", "apidiscovery.k8s.io") => {
-            Some(Form::Aggregated("v2beta1"))
-        }
+        ("APIGroupDiscoveryList", "v2", "apidiscovery.k8s.io") => Some(Form::Aggregated),
         _ => None,
     }
 }
@@ -105,7 +102,7 @@ mod tests {
                 Some(
                     "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList;profile=nopeer,application/json",
                 ),
-                Some(Form::Aggregated("v2")),
+                Some(Form::Aggregated),
             ),
             (Some("text/html"), None),
         ] {

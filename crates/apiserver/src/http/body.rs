@@ -12,6 +12,7 @@ use http_body_util::BodyExt;
 use serde_json::Value;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
+use super::json;
 use crate::{
     Status,
     kinds::Kind,
@@ -136,6 +137,15 @@ pub(crate) fn encoding(headers: &HeaderMap) -> Result<Encoding, Status> {
 
 /// The object in a body, meant to be of a kind.
 pub(crate) fn object(headers: &HeaderMap, body: &[u8], expected: &str) -> Result<Value, Status> {
+    strict(headers, body, expected).map(|(object, _)| object)
+}
+
+/// The object in a body, and the fields that it gives twice.
+pub(crate) fn strict(
+    headers: &HeaderMap,
+    body: &[u8],
+    expected: &str,
+) -> Result<(Value, Vec<String>), Status> {
     let undecodable = |why: &dyn std::fmt::Display| {
         Status::bad_request(format!(
             "the object provided is unrecognized (must be of type {expected}): couldn't get \
@@ -143,9 +153,9 @@ pub(crate) fn object(headers: &HeaderMap, body: &[u8], expected: &str) -> Result
         ))
     };
     match encoding(headers)? {
-        Encoding::Json => serde_json::from_slice(body).map_err(|e| undecodable(&e)),
-        Encoding::Yaml => yaml(body).map_err(|e| undecodable(&e)),
-        Encoding::Protobuf => decode_protobuf(body),
+        Encoding::Json => json::parse(body).map_err(|e| undecodable(&e)),
+        Encoding::Yaml => yaml(body).map_err(|e| undecodable(&e)).map(|o| (o, Vec::new())),
+        Encoding::Protobuf => decode_protobuf(body).map(|o| (o, Vec::new())),
     }
 }
 
@@ -156,7 +166,6 @@ pub(crate) fn yaml(body: &[u8]) -> Result<Value, String> {
 
 fn decode_protobuf(body: &[u8]) -> Result<Value, Status> {
     protobuf::decode(body).map(|(_, _, object)| object).map_err(|error| match error {
-        DecodeError::NotProtobuf => Status::unsupported_media_type(error.to_string()),
         DecodeError::TooLarge(_) => Status::too_large(error.to_string()),
         _ => Status::bad_request(error.to_string()),
     })

@@ -6,6 +6,7 @@
 
 use std::sync::LazyLock;
 
+use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use serde_json::{Value, json};
 
@@ -16,6 +17,18 @@ use super::{
 };
 use crate::{Kind, Status, kinds};
 
+const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+/// By the priorities that kube-aggregator gives them.
+const GROUP_ORDER: [&str; 8] = [
+    "",
+    "apps",
+    "authentication.k8s.io",
+    "authorization.k8s.io",
+    "networking.k8s.io",
+    "rbac.authorization.k8s.io",
+    "coordination.k8s.io",
+    "discovery.k8s.io",
+];
 const VERBS: [&str; 8] =
     ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
 const PART_VERBS: [&str; 3] = ["get", "patch", "update"];
@@ -98,6 +111,11 @@ fn groups() -> Vec<Group> {
         );
         versions[version].members.push((kind, stored));
     }
+    let rank = |name: &str| GROUP_ORDER.iter().position(|known| *known == name);
+    groups.sort_by_key(|group| rank(group.name));
+    for version in groups.iter_mut().flat_map(|group| &mut group.versions) {
+        version.members.sort_by_key(|(kind, _)| kind.plural);
+    }
     groups
 }
 
@@ -113,13 +131,44 @@ fn position_or_push<T>(
     })
 }
 
+fn verbs(kind: &Kind, stored: bool) -> Vec<&'static str> {
+    match stored {
+        false => vec!["create"],
+        // Namespaces are not deleted all at once.
+        true if kind.is_core("namespaces") => {
+            VERBS.into_iter().filter(|verb| *verb != "deletecollection").collect()
+        }
+        true => VERBS.to_vec(),
+    }
+}
+
+/// Group and version are left open where they are those of the list.
+fn response_kind(kind: &Kind, group: &str, version: &str, name: &str) -> Value {
+    let is_own = (group, version) == (kind.group, kind.version);
+    let (group, version) = if is_own { ("", "") } else { (group, version) };
+    json!({"group": group, "version": version, "kind": name})
+}
+
+/// Tells clients whether the stored form has changed: a hash of group, version and kind
+/// (apiserver `pkg/endpoints/discovery/storageversionhash.go`).
+fn storage_version_hash(kind: &Kind) -> String {
+    let kind_version = kind.version;
+    const BYTES: usize = 8;
+    let Kind { group, kind, .. } = kind;
+    // Stored in the version in which they began; 1.34 moves on.
+    let version = if *group == "networking.k8s.io" { "v1beta1" } else { kind_version };
+    let name = format!("{group}/{version}/{kind}");
+    let digest = ring::digest::digest(&ring::digest::SHA256, name.as_bytes());
+    STANDARD.encode(&digest.as_ref()[..BYTES])
+}
+
 fn aggregated_resource(kind: &Kind, stored: bool) -> Value {
     let mut resource = json!({
         "resource": kind.plural,
-        "responseKind": {"group": kind.group, "version": kind.version, "kind": kind.kind},
+        "responseKind": response_kind(kind, kind.group, kind.version, kind.kind),
         "scope": if kind.namespaced { "Namespaced" } else { "Cluster" },
         "singularResource": kind.singular,
-        "verbs": if stored { &VERBS[..] } else { &["create"][..] },
+        "verbs": verbs(kind, stored),
     });
     if !kind.short_names.is_empty() {
         resource["shortNames"] = json!(kind.short_names);
@@ -134,7 +183,7 @@ fn aggregated_resource(kind: &Kind, stored: bool) -> Value {
             .map(|p| {
                 json!({
                     "subresource": p.name,
-                    "responseKind": {"group": p.group, "version": p.version, "kind": p.kind},
+                    "responseKind": response_kind(kind, p.group, p.version, p.kind),
                     "verbs": p.verbs,
                 })
             })
@@ -144,21 +193,24 @@ fn aggregated_resource(kind: &Kind, stored: bool) -> Value {
 }
 
 /// The aggregated document of the core group, or of all others.
-fn aggregated(core: bool, version: &str) -> Value {
+fn aggregated(core: bool) -> Value {
     let items: Vec<Value> = groups()
         .into_iter()
         .filter(|group| group.name.is_empty() == core)
         .map(|group| {
             let versions: Vec<_> = group.versions.into_iter().map(aggregated_version).collect();
             json!({
-                "metadata": {"name": group.name, "creationTimestamp": null},
+                "metadata": match group.name {
+                    "" => json!({"creationTimestamp": null}),
+                    name => json!({"name": name, "creationTimestamp": null}),
+                },
                 "versions": versions,
             })
         })
         .collect();
     json!({
         "kind": "APIGroupDiscoveryList",
-        "apiVersion": format!("apidiscovery.k8s.io/{version}"),
+        "apiVersion": "apidiscovery.k8s.io/v2",
         "metadata": {},
         "items": items,
     })
@@ -206,13 +258,16 @@ fn resource_list(group: &str, version: &str) -> Option<Value> {
             "singularName": kind.singular,
             "namespaced": kind.namespaced,
             "kind": kind.kind,
-            "verbs": if stored { &VERBS[..] } else { &["create"][..] },
+            "verbs": verbs(kind, stored),
         });
         if !kind.short_names.is_empty() {
             resource["shortNames"] = json!(kind.short_names);
         }
         if !kind.categories.is_empty() {
             resource["categories"] = json!(kind.categories);
+        }
+        if stored {
+            resource["storageVersionHash"] = storage_version_hash(kind).into();
         }
         resources.push(resource);
         for part in if stored { parts(kind) } else { Vec::new() } {
@@ -232,12 +287,14 @@ fn resource_list(group: &str, version: &str) -> Option<Value> {
     }
     let group_version =
         if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
-    Some(json!({
-        "kind": "APIResourceList",
-        "apiVersion": "v1",
-        "groupVersion": group_version,
-        "resources": resources,
-    }))
+    let mut list = json!({"kind": "APIResourceList"});
+    if !group.is_empty() {
+        // The oldest list of all goes without.
+        list["apiVersion"] = "v1".into();
+    }
+    list["groupVersion"] = group_version.into();
+    list["resources"] = resources.into();
+    Some(list)
 }
 
 fn encoded(value: &Value) -> Bytes {
@@ -247,15 +304,9 @@ fn encoded(value: &Value) -> Bytes {
 /// Answers a discovery request in the form that was negotiated.
 pub(crate) fn answer(what: &Discovery, form: Form) -> Result<Answer, Status> {
     static LEGACY_GROUPS: LazyLock<Bytes> = LazyLock::new(|| encoded(&group_list()));
-    if let (Form::Aggregated(version), Discovery::Core | Discovery::Groups) = (form, what) {
-        let value = aggregated(*what == Discovery::Core, version);
-        return Ok(respond::json_as(
-            match version {
-                "v2" => "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList",
-                _ => "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList",
-            },
-            &value,
-        ));
+    if let (Form::Aggregated, Discovery::Core | Discovery::Groups) = (form, what) {
+        let value = aggregated(*what == Discovery::Core);
+        return Ok(respond::json_as(AGGREGATED, &value));
     }
     let value = match what {
         Discovery::Core => Some(json!({
@@ -278,10 +329,11 @@ mod tests {
     fn every_kind_is_discovered_in_both_forms() {
         let aggregated: Vec<Value> = [true, false]
             .iter()
-            .flat_map(|core| aggregated(*core, "v2")["items"].as_array().unwrap().clone())
+            .flat_map(|core| aggregated(*core)["items"].as_array().unwrap().clone())
             .collect();
         for kind in kinds::ALL.iter().chain(kinds::VIRTUAL) {
-            let group = aggregated.iter().find(|g| g["metadata"]["name"] == kind.group).unwrap();
+            let name = |g: &Value| g["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+            let group = aggregated.iter().find(|g| name(g) == kind.group).unwrap();
             let versions = group["versions"].as_array().unwrap();
             let version = versions.iter().find(|v| v["version"] == kind.version).unwrap();
             let resources = version["resources"].as_array().unwrap();
@@ -290,6 +342,9 @@ mod tests {
             let resources = legacy["resources"].as_array().unwrap();
             assert!(resources.iter().any(|r| r["name"] == kind.plural), "{kind:?}");
         }
+        // What the real server says of them.
+        assert_eq!(storage_version_hash(&kinds::CONTROLLER_REVISIONS), "85nkx63pcBU=");
+        assert_eq!(storage_version_hash(&kinds::ENDPOINT_SLICES), "qgS0xkrxYAI=");
         assert!(resource_list("", "v2").is_none());
         assert!(one_group("").is_none());
         assert!(one_group("apps").is_some());

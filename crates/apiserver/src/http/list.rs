@@ -8,12 +8,13 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD as BASE64};
+use base64::{DecodeError, Engine, engine::general_purpose::URL_SAFE_NO_PAD as BASE64};
 use bytes::{BufMut, Bytes, BytesMut};
 use serde_json::{Value, json};
 
 use super::{
     filter::Filter,
+    options::ListOptions,
     query::Query,
     respond::{self, Answer},
     table::Shape,
@@ -24,6 +25,8 @@ use crate::{
     store::{Key, Record},
 };
 
+/// The version of continue tokens.
+const VERSION: &str = "meta.k8s.io/v1";
 /// Bytes per piece of a spliced list: a few TLS records.
 const PIECE_BYTES: usize = 64 << 10;
 /// Records looked at per step when a selector drops most of them.
@@ -40,16 +43,47 @@ struct Continue {
 impl Continue {
     fn encode(&self) -> String {
         let revision = self.revision.map_or(-1, |r| i64::try_from(r).unwrap_or(i64::MAX));
-        BASE64
-            .encode(json!({"v": "meta.k8s.io/v1", "rv": revision, "start": self.after}).to_string())
+        // As upstream: the key right after the last one shown.
+        let start = format!("/{}\0", self.after);
+        BASE64.encode(json!({"v": VERSION, "rv": revision, "start": start}).to_string())
     }
 
     fn decode(token: &str) -> Result<Continue, Status> {
-        let bad = || Status::bad_request("continue key is not valid");
-        let bytes = BASE64.decode(token.trim_end_matches('=')).map_err(|_| bad())?;
-        let value: Value = serde_json::from_slice(&bytes).map_err(|_| bad())?;
-        let after = value.get("start").and_then(Value::as_str).ok_or_else(bad)?.to_owned();
-        let revision = value.get("rv").and_then(Value::as_i64).ok_or_else(bad)?;
+        let bad = |why: &str| {
+            let why = format!("invalid continue token: continue key is not valid: {why}");
+            Status::bad_request(why)
+        };
+        let bytes = BASE64.decode(token).map_err(|error| {
+            let at = match error {
+                DecodeError::InvalidByte(at, _) | DecodeError::InvalidLastSymbol(at, _) => at,
+                // Go stops at the letters that make no byte.
+                _ => token.len() - token.len() % 4,
+            };
+            bad(&format!("illegal base64 data at input byte {at}"))
+        })?;
+        let value: Value =
+            serde_json::from_slice(&bytes).map_err(|error| bad(&error.to_string()))?;
+        let text = |key: &str| value.get(key).and_then(Value::as_str).unwrap_or_default();
+        if text("v") != VERSION {
+            let version = text("v");
+            return Err(bad(&format!("server does not recognize this encoded version {version}")));
+        }
+        let revision = value.get("rv").and_then(Value::as_i64).unwrap_or(0);
+        if revision == 0 {
+            return Err(bad(&format!(
+                "incorrect encoded start resourceVersion (version {VERSION})"
+            )));
+        }
+        let start = text("start");
+        if start.is_empty() {
+            return Err(bad(&format!("encoded start key empty (version {VERSION})")));
+        }
+        let after = start.strip_prefix('/').unwrap_or(start);
+        // A path that leaves its place is no key.
+        if after.split('/').any(|part| matches!(part, "" | "." | "..")) {
+            return Err(bad(start));
+        }
+        let after = after.strip_suffix('\0').unwrap_or(after).to_owned();
         Ok(Continue { revision: u64::try_from(revision).ok(), after })
     }
 }
@@ -64,54 +98,24 @@ struct Page {
 }
 
 /// `resourceVersion` and `resourceVersionMatch`, by the table of the API concepts page.
-fn page(query: &Query, current: u64) -> Result<Page, Status> {
-    let limit =
-        query.number("limit")?.filter(|l| *l > 0).map(|l| usize::try_from(l).unwrap_or(usize::MAX));
-    let version = query.get("resourceVersion").unwrap_or_default();
-    let matching = query.get("resourceVersionMatch").unwrap_or_default();
-    let token = query.get("continue").unwrap_or_default();
-    let number: u64 = match version {
-        "" => 0,
-        text => text.parse().map_err(|_| {
-            Status::bad_request(format!(
-                "Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: invalid syntax"
-            ))
-        })?,
-    };
-    if !token.is_empty() {
-        if !matching.is_empty() {
-            return Err(Status::bad_request(
-                "resourceVersionMatch is forbidden when continue is provided",
-            ));
-        }
+fn page(options: &ListOptions, current: u64) -> Result<Page, Status> {
+    let limit = options.limit;
+    let number = options
+        .revision()
+        .map_err(|why| Status::bad_request(format!("invalid resource version: {why}")))?;
+    if !options.continues.is_empty() {
+        let token = Continue::decode(&options.continues)?;
         if number != 0 {
             return Err(Status::bad_request(
                 "specifying resource version is not allowed when using continue",
             ));
         }
-        let token = Continue::decode(token)?;
         let consistent = token.revision.is_some();
         return Ok(Page { limit, at: token.revision, after: Some(token.after), consistent });
     }
-    let exact = match matching {
+    let exact = match options.version_match.as_str() {
         "" => limit.is_some() && number > 0,
-        "Exact" if version.is_empty() || number == 0 => {
-            return Err(Status::bad_request(
-                "resourceVersionMatch \"Exact\" is forbidden for resourceVersion \"0\" or unset",
-            ));
-        }
-        "Exact" => true,
-        "NotOlderThan" if version.is_empty() => {
-            return Err(Status::bad_request(
-                "resourceVersionMatch is forbidden unless resourceVersion is provided",
-            ));
-        }
-        "NotOlderThan" => false,
-        other => {
-            return Err(Status::bad_request(format!(
-                "resourceVersionMatch: Unsupported value: {other:?}: supported values: \"Exact\", \"NotOlderThan\""
-            )));
-        }
+        matching => matching == "Exact",
     };
     if number > current {
         return Err(Status::revision_too_large(number, current));
@@ -128,7 +132,11 @@ struct Found {
 }
 
 fn start_key(filter: &Filter, after: &str) -> Key {
-    let (namespace, name) = after.split_once('/').unwrap_or(("", after));
+    // Within one namespace the key does not repeat it.
+    let (namespace, name) = match filter.scope() {
+        Some(namespace) => (namespace, after),
+        None => after.split_once('/').unwrap_or(("", after)),
+    };
     registry::key(filter.kind, namespace, name)
 }
 
@@ -178,7 +186,10 @@ fn collect(registry: &Registry, filter: &Filter, page: &Page) -> Result<Found, S
         let full = Some(records.len()) == page.limit;
         if full || left == 0 {
             let next = records.last().filter(|_| full && left > 0).map(|last| {
-                let after = format!("{}/{}", last.key.namespace, last.key.name);
+                let (namespace, name) = (&last.key.namespace, &last.key.name);
+                let is_spread = filter.kind.namespaced && filter.scope().is_none();
+                let after =
+                    if is_spread { format!("{namespace}/{name}") } else { name.to_string() };
                 Continue { revision: page.consistent.then_some(revision), after }.encode()
             });
             let remaining = next.is_some().then_some(left).filter(|_| filter.is_open());
@@ -208,7 +219,7 @@ pub(crate) fn answer(
     shape: &Shape,
     query: &Query,
 ) -> Result<Answer, Status> {
-    let page = page(query, registry.store().revision())?;
+    let page = page(&ListOptions::read(query, false)?, registry.store().revision())?;
     let found = collect(registry, filter, &page)?;
     if shape.is_plain() {
         return Ok(spliced(filter, found));
@@ -290,10 +301,14 @@ mod tests {
     fn tokens_round_trip() {
         let token = Continue { revision: Some(7), after: "ns/name".into() };
         assert_eq!(Continue::decode(&token.encode()).unwrap(), token);
-        let token = Continue { revision: None, after: "/name".into() };
+        let token = Continue { revision: None, after: "name".into() };
         assert_eq!(Continue::decode(&token.encode()).unwrap(), token);
         for bad in ["x", "!!", "e30", ""] {
             assert_eq!(Continue::decode(bad).unwrap_err().code, 400, "{bad}");
+        }
+        for start in ["..", "a/../b", "a//b", "/."] {
+            let token = BASE64.encode(json!({"v": VERSION, "rv": 1, "start": start}).to_string());
+            assert_eq!(Continue::decode(&token).unwrap_err().code, 400, "{start}");
         }
     }
 
@@ -306,14 +321,15 @@ mod tests {
             ("resourceVersion=5&limit=1", Ok(Some(5))),
             ("resourceVersion=5&resourceVersionMatch=Exact", Ok(Some(5))),
             ("resourceVersion=5&resourceVersionMatch=NotOlderThan&limit=1", Ok(None)),
-            ("resourceVersion=0&resourceVersionMatch=Exact", Err(400)),
-            ("resourceVersionMatch=NotOlderThan", Err(400)),
-            ("resourceVersion=0&resourceVersionMatch=Nearly", Err(400)),
+            ("resourceVersion=0&resourceVersionMatch=Exact", Err(422)),
+            ("resourceVersionMatch=NotOlderThan", Err(422)),
+            ("resourceVersion=0&resourceVersionMatch=Nearly", Err(422)),
             ("resourceVersion=x", Err(400)),
             ("resourceVersion=11", Err(504)),
             ("continue=x", Err(400)),
         ] {
-            let found = page(&Query::parse(query).unwrap(), 10);
+            let options = ListOptions::read(&Query::parse(query).unwrap(), false);
+            let found = options.and_then(|options| page(&options, 10));
             assert_eq!(found.map(|p| p.at).map_err(|s| s.code), expected, "{query}");
         }
     }

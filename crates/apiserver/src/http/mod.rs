@@ -16,7 +16,9 @@ mod body;
 mod discovery;
 mod files;
 mod filter;
+mod json;
 mod list;
+mod options;
 mod parts;
 mod query;
 mod respond;
@@ -39,7 +41,7 @@ use portolan_runtime::Shutdown;
 use serde_json::{Value, json};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use self::{accept::Form, auth::Authenticator, query::Query, respond::Answer, route::Route};
+use self::{auth::Authenticator, query::Query, respond::Answer, route::Route};
 pub use self::{
     server::{Config, Running, StartError, start},
     tls::TlsError,
@@ -209,6 +211,11 @@ impl Service {
         query: &Query,
         route: &Route,
     ) -> Result<Answer, Status> {
+        if let Route::Nowhere = route {
+            let action = Action { verb: "get", path: uri.path(), ..Action::default() };
+            self.registry.authorize(caller, &action)?;
+            return Ok(respond::text(404, "404 page not found\n"));
+        }
         if *method != Method::GET && *method != Method::HEAD {
             return Err(match route {
                 Route::Unknown => Status::no_such_path(),
@@ -218,11 +225,10 @@ impl Service {
         let action = Action { verb: "get", path: uri.path(), ..Action::default() };
         self.registry.authorize(caller, &action)?;
         match route {
-            Route::Discovery(what) => {
-                discovery::answer(what, accept::negotiate(headers).unwrap_or(Form::Object))
-            }
+            Route::Discovery(what) => discovery::answer(what, accept::negotiate(headers)?),
             Route::OpenApi(path) => open_api(path, query.get("hash")),
             Route::Index => Ok(respond::json(200, &index())),
+            Route::BadName(why) => Err(Status::bad_request(why.as_str())),
             Route::Metrics => Ok(respond::text(200, self.metrics())),
             _ => Err(Status::no_such_path()),
         }
@@ -275,9 +281,15 @@ fn index() -> Value {
 /// A document asked for by its hash never changes, which saves kubectl a megabyte per command.
 fn open_api(path: &str, hash: Option<&str>) -> Result<Answer, Status> {
     if path.is_empty() {
-        return Ok(respond::json(200, &openapi::index()));
+        // Upstream does not say what it is, and Go guesses.
+        return Ok(respond::text(200, openapi::index().to_string()));
     }
-    let text = openapi::document(path).ok_or_else(Status::no_such_path)?;
+    let Some(text) = openapi::document(path) else {
+        // Upstream has no word for it.
+        let mut answer = respond::text(404, "");
+        answer.headers_mut().remove(http::header::CONTENT_TYPE);
+        return Ok(answer);
+    };
     let answer = respond::bytes(200, text);
     let current = openapi::hash(path);
     Ok(if hash.is_some() && hash == current { respond::keep_for_ever(answer) } else { answer })

@@ -14,7 +14,8 @@ use super::{
 use crate::{
     Cause, Status, kinds,
     registry::{
-        LogOptions, Subresource, TOKEN_SECONDS_MAX, TOKEN_SECONDS_MIN, TokenSubject, object,
+        ISSUER, LogOptions, Registry, Subresource, TOKEN_SECONDS_MAX, TOKEN_SECONDS_MIN,
+        TokenSubject, check_place, object,
     },
 };
 
@@ -161,15 +162,33 @@ fn token(request: Request<'_>) -> Result<Answer, Status> {
     let registry = &request.service.registry;
     let expected = "TokenRequest";
     let mut asked = body::object(request.headers, &request.body, expected)?;
+    let said = |key: &str| asked.get(key).and_then(Value::as_str).unwrap_or_default();
+    if !matches!(said("kind"), "" | "TokenRequest") {
+        let (kind, version) = (said("kind"), said("apiVersion"));
+        return Err(Status::bad_request(format!(
+            "{kind} in version {version:?} cannot be handled as a TokenRequest: converting \
+             ({version}.{kind}) to (authentication.TokenRequest): unknown conversion"
+        )));
+    }
+    check_place(target.kind, target.namespace(), &asked)?;
     let account = registry.get(target.kind, target.namespace(), &target.name)?;
-    let seconds = asked.pointer("/spec/expirationSeconds").and_then(Value::as_u64).unwrap_or(3_600);
-    if !(TOKEN_SECONDS_MIN..=TOKEN_SECONDS_MAX).contains(&seconds) {
-        let bound = if seconds < TOKEN_SECONDS_MIN {
-            "may not specify a duration less than 10 minutes"
-        } else {
-            "may not specify a duration larger than 2^32 seconds"
-        };
-        let cause = Cause::invalid("spec.expirationSeconds", &json!(seconds), bound);
+    let named = object::name(&asked);
+    if !named.is_empty() && named != target.name {
+        let why = "must match the service account name if specified";
+        let cause = Cause::invalid("metadata.name", &named.into(), why);
+        return Err(Status::invalid(&kinds::TOKEN_REQUESTS, &target.name, vec![cause]));
+    }
+    let seconds = asked.pointer("/spec/expirationSeconds").and_then(Value::as_i64).unwrap_or(3_600);
+    let asked_seconds = seconds;
+    let seconds = u64::try_from(seconds).unwrap_or(0);
+    let limit = match seconds {
+        seconds if seconds < TOKEN_SECONDS_MIN => Some("less than 10 minutes"),
+        seconds if seconds > TOKEN_SECONDS_MAX => Some("larger than 2^32 seconds"),
+        _ => None,
+    };
+    if let Some(limit) = limit {
+        let why = format!("may not specify a duration {limit}");
+        let cause = Cause::invalid("spec.expirationSeconds", &json!(asked_seconds), &why);
         return Err(Status::invalid(&kinds::TOKEN_REQUESTS, "", vec![cause]));
     }
     let mut subject = TokenSubject {
@@ -181,24 +200,12 @@ fn token(request: Request<'_>) -> Result<Answer, Status> {
     let audiences = asked.pointer("/spec/audiences").and_then(Value::as_array);
     subject.audiences =
         audiences.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect();
-    if let Some(bound) = asked.pointer("/spec/boundObjectRef").filter(|b| !b.is_null()) {
-        let text = |key: &str| bound.get(key).and_then(Value::as_str).unwrap_or_default();
-        if text("kind") != "Pod" {
-            return Err(Status::bad_request(format!(
-                "cannot bind token for serviceaccount {:?} to type {:?}",
-                target.name,
-                text("kind")
-            )));
-        }
-        let pod = registry.get(&kinds::PODS, target.namespace(), text("name"))?;
-        if !text("uid").is_empty() && text("uid") != object::uid(&pod) {
-            let why = format!(
-                "the UID in the bound object reference ({}) does not match the UID in record",
-                text("uid")
-            );
-            return Err(Status::conflict(&kinds::PODS, text("name"), &why));
-        }
-        subject.pod = Some((text("name").to_owned(), object::uid(&pod).to_owned()));
+    if subject.audiences.is_empty() {
+        subject.audiences.push(ISSUER.to_owned());
+    }
+    let bound = asked.pointer("/spec/boundObjectRef").filter(|b| !b.is_null()).cloned();
+    if let Some(bound) = &bound {
+        bind_token(registry, &mut subject, bound)?;
     }
     let (token, ends) = registry.mint_token(&subject, seconds);
     let map = object::map_of(&mut asked);
@@ -208,12 +215,76 @@ fn token(request: Request<'_>) -> Result<Answer, Status> {
         "metadata".into(),
         json!({"name": target.name, "namespace": target.namespace(), "creationTimestamp": object::now()}),
     );
-    object::map_at(map, "spec").insert("expirationSeconds".into(), seconds.into());
+    let spec = object::map_at(map, "spec");
+    spec.insert("audiences".into(), json!(subject.audiences));
+    spec.insert("expirationSeconds".into(), seconds.into());
+    spec.insert("boundObjectRef".into(), bound.unwrap_or(Value::Null));
     map.insert(
         "status".into(),
         json!({"token": token, "expirationTimestamp": object::timestamp(ends)}),
     );
     Ok(respond::json(201, &asked))
+}
+
+/// Binds a token to the object that a TokenRequest names.
+fn bind_token(
+    registry: &Registry,
+    subject: &mut TokenSubject,
+    bound: &Value,
+) -> Result<(), Status> {
+    let text = |key: &str| bound.get(key).and_then(Value::as_str).unwrap_or_default();
+    let (group, version) = text("apiVersion").split_once('/').unwrap_or(("", text("apiVersion")));
+    let kind = match (group, text("kind")) {
+        ("", "Pod") => &kinds::PODS,
+        ("", "Node") => &kinds::NODES,
+        ("", "Secret") => &kinds::SECRETS,
+        (_, kind) => {
+            return Err(Status::bad_request(format!(
+                "cannot bind token to object of type {group}/{version}, Kind={kind}"
+            )));
+        }
+    };
+    let found = registry.get(kind, &subject.namespace, text("name"))?;
+    let name_and_uid = (text("name").to_owned(), object::uid(&found).to_owned());
+    if !text("uid").is_empty() && text("uid") != name_and_uid.1 {
+        let why = format!(
+            "the UID in the bound object reference ({}) does not match the UID in record. The \
+             object might have been deleted and then recreated",
+            text("uid")
+        );
+        let mut status = Status::conflict(kind, text("name"), &why);
+        // Upstream takes the kind for the resource here.
+        status.message = status.message.replacen(kind.plural, kind.kind, 1);
+        if let Some(details) = &mut status.details {
+            details.kind = kind.kind.into();
+        }
+        return Err(status);
+    }
+    match kind.kind {
+        "Pod" => {
+            let spec = |key: &str| {
+                found.pointer(key).and_then(Value::as_str).unwrap_or_default().to_owned()
+            };
+            if spec("/spec/serviceAccountName") != subject.service_account {
+                return Err(Status::bad_request(format!(
+                    "cannot bind token for serviceaccount {:?} to pod running with different \
+                     serviceaccount name.",
+                    subject.service_account
+                )));
+            }
+            let node = spec("/spec/nodeName");
+            if !node.is_empty() {
+                // Its name alone, where there is no such object.
+                let uid = registry.get(&kinds::NODES, "", &node);
+                let uid = uid.map(|n| object::uid(&n).to_owned()).unwrap_or_default();
+                subject.node = Some((node, uid));
+            }
+            subject.pod = Some(name_and_uid);
+        }
+        "Node" => subject.node = Some(name_and_uid),
+        _ => subject.secret = Some(name_and_uid),
+    }
+    Ok(())
 }
 
 #[cfg(test)]

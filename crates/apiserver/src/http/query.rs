@@ -31,7 +31,18 @@ impl Query {
 
     /// A switch: present without a value counts as on (as upstream's conversion does).
     pub(crate) fn flag(&self, key: &str) -> bool {
-        self.get(key).is_some_and(|v| !matches!(v, "false" | "0" | "False" | "FALSE" | "f" | "F"))
+        self.get(key).is_some_and(|v| v != "0" && !v.eq_ignore_ascii_case("false"))
+    }
+
+    /// A number, as upstream reads one.
+    pub(crate) fn integer(&self, key: &str) -> Result<Option<i64>, Status> {
+        match self.get(key) {
+            None | Some("") => Ok(None),
+            Some(text) => text.parse().map(Some).map_err(|_| {
+                let why = format!("strconv.ParseInt: parsing {text:?}: invalid syntax");
+                Status::bad_request(why)
+            }),
+        }
     }
 
     /// A number that is not negative.

@@ -131,7 +131,7 @@ pub(crate) fn status(status: &Status) -> Answer {
     if status.code == 401 {
         answer.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
-    answer
+    warn(answer, &status.warnings)
 }
 
 /// Adds `Warning` headers: agent 299, as kubectl prints them.

@@ -1,7 +1,7 @@
 //! From a path to what it names. Data only: no handler, no I/O.
 
 use super::query::percent_decode;
-use crate::{Kind, kinds};
+use crate::{Kind, kinds, status::go_quote};
 
 /// What a path names.
 #[derive(Clone, Debug, PartialEq)]
@@ -23,7 +23,12 @@ pub(crate) enum Route {
     Metrics,
     /// The root: a list of paths.
     Index,
+    /// Below a group that is served, but nothing that it has.
     Unknown,
+    /// Nothing at all: upstream's outer dispatcher says so, in plain text.
+    Nowhere,
+    /// A name that no object can have.
+    BadName(String),
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -68,13 +73,21 @@ pub(crate) fn parse(path: &str) -> Route {
     let mut segments = Vec::new();
     for raw in trimmed.split('/') {
         match percent_decode(raw) {
-            Some(s) if !s.is_empty() && s != "." && s != ".." && !s.contains(['/', '\0']) => {
+            // An empty namespace is all of them, as upstream has it; nothing else may be empty.
+            Some(s) if s.is_empty() => {
+                if segments.last().is_none_or(|last| last != "namespaces") {
+                    return Route::Unknown;
+                }
                 segments.push(s);
             }
+            Some(s) if s != ".." && !s.contains('/') => segments.push(s),
             _ => return Route::Unknown,
         }
     }
     let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
+    if !is_somewhere(&segments) {
+        return Route::Nowhere;
+    }
     match segments.as_slice() {
         ["api"] => Route::Discovery(Discovery::Core),
         ["api", version] => resources("", version),
@@ -88,6 +101,19 @@ pub(crate) fn parse(path: &str) -> Route {
         ["healthz" | "livez" | "readyz", ..] => Route::Health,
         ["metrics"] => Route::Metrics,
         _ => Route::Unknown,
+    }
+}
+
+/// Whether upstream has anything at the beginning of a path.
+fn is_somewhere(segments: &[&str]) -> bool {
+    match segments {
+        ["api" | "version" | "healthz" | "livez" | "readyz" | "metrics", ..] | ["apis"] => true,
+        ["openapi", "v3", ..] => true,
+        ["apis", group, ..] => {
+            let mut known = kinds::ALL.iter().chain(kinds::VIRTUAL);
+            known.any(|kind| kind.group == *group)
+        }
+        _ => false,
     }
 }
 
@@ -124,6 +150,10 @@ fn resource(group: &str, version: &str, rest: &[&str]) -> Route {
         };
     }
     let Some(kind) = kinds::find(group, version, plural) else { return Route::Unknown };
+    if let Some(why) = bad_name(name) {
+        return Route::BadName(format!("Name parameter invalid: {}: {why}", go_quote(name)));
+    }
+    let namespace = namespace.filter(|n| !n.is_empty());
     // Objects of a namespaced kind need a namespace; a cluster-scoped kind has none.
     if !kind.namespaced && namespace.is_some()
         || kind.namespaced && namespace.is_none() && !name.is_empty()
@@ -137,6 +167,15 @@ fn resource(group: &str, version: &str, rest: &[&str]) -> Route {
         subresource: subresource.to_owned(),
         watch,
     })
+}
+
+/// The words of upstream's `path.IsValidPathSegmentName`.
+fn bad_name(name: &str) -> Option<&'static str> {
+    match name {
+        "." => Some("may not be '.'"),
+        name if name.contains('%') => Some("may not contain '%'"),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -173,7 +212,14 @@ mod tests {
             ("/api/v1/namespaces/a/pods/..", Route::Unknown),
             ("/api/v1/namespaces/a/pods/%2e%2e", Route::Unknown),
             ("/api/v1/namespaces/a/pods/b%2Fc", Route::Unknown),
-            ("/api/v1/namespaces//pods", Route::Unknown),
+            ("/api/v1/namespaces//pods", target(&kinds::PODS, None, "", "")),
+            ("/api/v1//namespaces", Route::Unknown),
+            ("/apis/nothing.io/v1/things", Route::Nowhere),
+            ("/nothing", Route::Nowhere),
+            (
+                "/api/v1/namespaces/%25",
+                Route::BadName("Name parameter invalid: \"%\": may not contain '%'".into()),
+            ),
             ("/api//v1/pods", Route::Unknown),
             ("/apis/apps/v1/pods", Route::Unknown),
             ("/api/v1/namespaces/a/pods/b/log/c", Route::Unknown),

@@ -12,7 +12,7 @@ use super::{
     accept::{self, Form},
     body,
     filter::Filter,
-    list, parts,
+    json, list, options, parts,
     query::Query,
     respond::{self, Answer},
     route::Target,
@@ -22,10 +22,10 @@ use super::{
 use crate::{
     Cause, Kind, Status, kinds,
     registry::{
-        Caller, DeleteOptions, Deleted, FieldValidation, Patch, Preconditions, Propagation,
+        Caller, DeleteOptions, Deleted, FieldValidation, Patch, Preconditions, Propagation, SCHEME,
         Subresource, WriteOptions, Written, access::Action, object,
     },
-    status::Details,
+    status::{Details, go_quote},
 };
 
 /// Longest `fieldManager` (apimachinery `FieldManagerMaxLength`).
@@ -62,20 +62,40 @@ pub(crate) fn verb(method: &Method, target: &Target, query: &Query) -> Option<&'
 
 /// Whether the answer is a stream. A part of an object is never watched.
 pub(crate) fn is_watch(target: &Target, query: &Query) -> bool {
-    target.subresource.is_empty() && (target.watch || query.flag("watch"))
+    // One object is watched by the old form of the path, or by a selector.
+    let asked = target.watch || target.name.is_empty() && query.flag("watch");
+    target.subresource.is_empty() && asked
 }
 
 impl Request<'_> {
     /// Answers, once authorization has said yes.
     pub(crate) async fn answer(self) -> Result<Answer, Status> {
-        let deprecated = self.target.kind.deprecated;
+        let deprecated = if self.is_served() { self.target.kind.deprecated } else { "" };
         let answer = self.dispatch().await;
         if deprecated.is_empty() {
             return answer;
         }
         // With refusals too.
-        let answer = answer.unwrap_or_else(|status| respond::status(&status));
-        Ok(respond::warn(answer, &[deprecated.to_owned()]))
+        let (answer, warnings) = match answer {
+            Ok(answer) => (answer, Vec::new()),
+            Err(mut status) => {
+                let warnings = std::mem::take(&mut status.warnings);
+                (respond::status(&status), warnings)
+            }
+        };
+        let answer = respond::warn(answer, &[deprecated.to_owned()]);
+        Ok(respond::warn(answer, &warnings))
+    }
+
+    /// Whether upstream has a handler for such a request, which then says what it has to say.
+    /// (Endpoints have no parts.)
+    fn is_served(&self) -> bool {
+        let of_one = [Method::GET, Method::PUT, Method::PATCH, Method::DELETE];
+        let of_all = [Method::GET, Method::POST, Method::DELETE];
+        let methods = if self.target.name.is_empty() { &of_all[..] } else { &of_one[..] };
+        self.target.subresource.is_empty()
+            && methods.contains(self.method)
+            && accept::negotiate(self.headers).is_ok()
     }
 
     async fn dispatch(self) -> Result<Answer, Status> {
@@ -87,6 +107,14 @@ impl Request<'_> {
             (&Method::GET, _) if is_watch(target, self.query) => self.watch(),
             (&Method::GET, true) => self.list(),
             (&Method::GET, false) => self.get(),
+            // Of a kind that lies in namespaces, in none.
+            (&Method::POST, true) if target.kind.namespaced && target.namespace.is_none() => {
+                Err(Status::method_not_allowed())
+            }
+            // Upstream has no such thing either.
+            (&Method::DELETE, true) if target.kind.is_core("namespaces") => {
+                Err(Status::method_not_allowed())
+            }
             (&Method::POST, true) => self.create().await,
             (&Method::PUT, false) => self.update(None).await,
             (&Method::PATCH, false) => self.patch(None).await,
@@ -98,7 +126,7 @@ impl Request<'_> {
 
     fn shape(&self) -> Result<Shape, Status> {
         let form = accept::negotiate(self.headers)?;
-        if let Form::Aggregated(_) = form {
+        if let Form::Aggregated = form {
             return Err(Status::not_acceptable("a resource has no aggregated form"));
         }
         let include = Include::parse(self.query.get("includeObject"))?;
@@ -134,11 +162,11 @@ impl Request<'_> {
     fn get(&self) -> Result<Answer, Status> {
         let target = self.target;
         let shape = self.shape()?;
-        if let Some(asked) = self.query.number("resourceVersion")? {
-            let current = self.service.registry.store().revision();
-            if asked > current {
-                return Err(Status::revision_too_large(asked, current));
-            }
+        let asked = options::revision(self.query.get("resourceVersion").unwrap_or_default())
+            .map_err(Status::unforeseen)?;
+        let current = self.service.registry.store().revision();
+        if asked > current {
+            return Err(Status::revision_too_large(asked, current));
         }
         let record =
             self.service.registry.get_record(target.kind, target.namespace(), &target.name)?;
@@ -150,8 +178,9 @@ impl Request<'_> {
 
     async fn create(&self) -> Result<Answer, Status> {
         let target = self.target;
-        let object = self.object(target.kind)?;
-        let options = write_options("CreateOptions", self.query, self.headers)?;
+        let (object, duplicates) = self.object(target.kind)?;
+        let mut options = write_options("CreateOptions", self.query, self.headers)?;
+        options.duplicate_fields = duplicates;
         let registry = &self.service.registry;
         let namespace = target.namespace();
         let written =
@@ -161,8 +190,9 @@ impl Request<'_> {
 
     pub(crate) async fn update(&self, part: Option<Subresource>) -> Result<Answer, Status> {
         let target = self.target;
-        let object = self.object(target.kind)?;
-        let options = write_options("UpdateOptions", self.query, self.headers)?;
+        let (object, duplicates) = self.object(target.kind)?;
+        let mut options = write_options("UpdateOptions", self.query, self.headers)?;
+        options.duplicate_fields = duplicates;
         let written = self
             .service
             .registry
@@ -181,17 +211,18 @@ impl Request<'_> {
 
     pub(crate) async fn patch(&self, part: Option<Subresource>) -> Result<Answer, Status> {
         let target = self.target;
-        let patch = self.read_patch()?;
-        let options = write_options("PatchOptions", self.query, self.headers)?;
+        let (patch, duplicates) = self.read_patch()?;
+        let mut options = write_options("PatchOptions", self.query, self.headers)?;
+        options.duplicate_fields = duplicates;
         if matches!(patch, Patch::Apply(_))
             && self.query.get("fieldManager").is_none_or(str::is_empty)
         {
             let cause = Cause::required("fieldManager", "is required for apply patch");
-            return Err(Status::invalid_options("PatchOptions", cause));
+            return Err(Status::invalid_options("PatchOptions", vec![cause]));
         }
         if options.force && !matches!(patch, Patch::Apply(_)) {
             let cause = Cause::forbidden("force", "may not be specified for non-apply patch");
-            return Err(Status::invalid_options("PatchOptions", cause));
+            return Err(Status::invalid_options("PatchOptions", vec![cause]));
         }
         let written = self
             .service
@@ -209,9 +240,10 @@ impl Request<'_> {
         Ok(show(written, 200))
     }
 
-    fn read_patch(&self) -> Result<Patch, Status> {
-        let json = || -> Result<Value, Status> {
-            serde_json::from_slice(&self.body)
+    /// The patch, and the fields that it gives twice.
+    fn read_patch(&self) -> Result<(Patch, Vec<String>), Status> {
+        let json = || {
+            json::parse(&self.body)
                 .map_err(|e| Status::bad_request(format!("error decoding patch: {e}")))
         };
         let map = |value: Value| {
@@ -222,19 +254,31 @@ impl Request<'_> {
             }
         };
         match body::media_type(self.headers) {
-            "application/json-patch+json" => Ok(Patch::Json(json()?)),
-            "application/merge-patch+json" => Ok(Patch::Merge(map(json()?)?)),
-            "application/strategic-merge-patch+json" => Ok(Patch::Strategic(map(json()?)?)),
+            "application/json-patch+json" => Ok((Patch::Json(json()?.0), Vec::new())),
+            "application/merge-patch+json" => {
+                let (patch, twice) = json()?;
+                Ok((Patch::Merge(map(patch)?), twice))
+            }
+            "application/strategic-merge-patch+json" => {
+                let (patch, twice) = json()?;
+                Ok((Patch::Strategic(map(patch)?), twice))
+            }
             "application/apply-patch+yaml" => {
                 let value = body::yaml(&self.body)
                     .map_err(|e| Status::bad_request(format!("error decoding YAML: {e}")))?;
-                Ok(Patch::Apply(map(value)?))
+                if value.is_array() {
+                    return Err(Status::bad_request(
+                        "error decoding YAML: error unmarshaling JSON: while decoding JSON: json: \
+                         cannot unmarshal array into Go value of type map[string]interface {}",
+                    ));
+                }
+                Ok((Patch::Apply(map(value)?), Vec::new()))
             }
-            other => Err(Status::unsupported_media_type(format!(
-                "the body of the request was in an unknown format - accepted media types include: \
-                 application/json-patch+json, application/merge-patch+json, \
-                 application/strategic-merge-patch+json, application/apply-patch+yaml (not {other:?})"
-            ))),
+            // Upstream does not say which types it takes; neither do we.
+            _ => Err(Status {
+                details: Some(Box::default()),
+                ..Status::unsupported_media_type("415: Unsupported Media Type")
+            }),
         }
     }
 
@@ -261,7 +305,14 @@ impl Request<'_> {
         for record in listing.items.iter().filter(|r| filter.shows(r)) {
             let (namespace, name) = (&record.key.namespace, &record.key.name);
             match registry.delete(self.caller, kind, namespace, name, &options).await {
-                Ok(deleted) => gone.push(deleted.object().clone()),
+                Ok(deleted) => {
+                    let mut object = deleted.object().clone();
+                    // The list says what they are.
+                    for field in ["kind", "apiVersion"] {
+                        object::map_of(&mut object).shift_remove(field);
+                    }
+                    gone.push(object);
+                }
                 // Somebody else was faster: it is gone, which is what was asked for.
                 Err(status) if status.is_not_found() => {}
                 Err(status) => return Err(status),
@@ -275,15 +326,37 @@ impl Request<'_> {
     pub(crate) fn delete_options(&self) -> Result<DeleteOptions, Status> {
         let mut options = Value::Null;
         if !self.body.is_empty() {
-            options = body::object(self.headers, &self.body, "DeleteOptions")?;
+            let object = body::object(self.headers, &self.body, "DeleteOptions");
+            // Upstream did not foresee bad options of a delete.
+            options = object.map_err(|s| Status { code: 500, reason: "", ..s })?;
+            check_delete_options(&options)?;
         }
         delete_options(&options, self.query)
     }
 
-    /// The object in the body.
-    pub(crate) fn object(&self, kind: &Kind) -> Result<Value, Status> {
-        body::object(self.headers, &self.body, &body::expected(kind))
+    /// The object in the body, and the fields that it gives twice.
+    fn object(&self, kind: &Kind) -> Result<(Value, Vec<String>), Status> {
+        body::strict(self.headers, &self.body, &body::expected(kind))
     }
+}
+
+fn check_delete_options(options: &Value) -> Result<(), Status> {
+    if !options.is_object() && !options.is_null() {
+        let found = if options.is_array() { "array" } else { "value" };
+        return Err(Status::unforeseen(format!(
+            "couldn't get version/kind; json parse error: json: cannot unmarshal {found} into Go \
+             value of type struct {{ APIVersion string \"json:\\\"apiVersion,omitempty\\\"\"; \
+             Kind string \"json:\\\"kind,omitempty\\\"\" }}"
+        )));
+    }
+    let text = |key: &str| options.get(key).and_then(Value::as_str).unwrap_or_default();
+    let (kind, version) = (text("kind"), text("apiVersion"));
+    if matches!(kind, "" | "DeleteOptions") {
+        return Ok(());
+    }
+    Err(Status::unforeseen(format!(
+        "no kind {kind:?} is registered for version {version:?} in scheme {SCHEME:?}"
+    )))
 }
 
 pub(crate) fn delete_options(options: &Value, query: &Query) -> Result<DeleteOptions, Status> {
@@ -307,7 +380,7 @@ pub(crate) fn delete_options(options: &Value, query: &Query) -> Result<DeleteOpt
     if let Some(policy) = text("propagationPolicy").filter(|_| orphans) {
         let detail = "orphanDependents and deletionPropagation cannot be both set";
         let cause = Cause::invalid("propagationPolicy", &policy.into(), detail);
-        return Err(Status::invalid_options("DeleteOptions", cause));
+        return Err(Status::invalid_options("DeleteOptions", vec![cause]));
     }
     let propagation = match text("propagationPolicy") {
         None => match options.get("orphanDependents").and_then(Value::as_bool) {
@@ -318,7 +391,7 @@ pub(crate) fn delete_options(options: &Value, query: &Query) -> Result<DeleteOpt
         Some(text) => Some(Propagation::parse(text).ok_or_else(|| {
             let known = ["Foreground", "Background", "Orphan", "nil"];
             let cause = Cause::not_supported("propagationPolicy", &text.into(), &known);
-            Status::invalid_options("DeleteOptions", cause)
+            Status::invalid_options("DeleteOptions", vec![cause])
         })?),
     };
     let precondition = |key: &str| {
@@ -341,7 +414,7 @@ pub(crate) fn delete_options(options: &Value, query: &Query) -> Result<DeleteOpt
 fn dry_run(kind: &str, values: &[&str]) -> Result<bool, Status> {
     if values.iter().any(|value| *value != "All") {
         let cause = Cause::not_supported("dryRun", &values.into(), &["All"]);
-        return Err(Status::invalid_options(kind, cause));
+        return Err(Status::invalid_options(kind, vec![cause]));
     }
     Ok(!values.is_empty())
 }
@@ -355,12 +428,14 @@ pub(crate) fn write_options(
     let field_manager = match query.get("fieldManager") {
         Some(name) if name.len() > FIELD_MANAGER_BYTES_MAX => {
             let cause = Cause::too_long("fieldManager", FIELD_MANAGER_BYTES_MAX);
-            return Err(Status::invalid_options(kind, cause));
+            return Err(Status::invalid_options(kind, vec![cause]));
         }
         Some(name) if name.chars().any(char::is_control) => {
-            let detail = "should only contain printable characters";
-            let cause = Cause::invalid("fieldManager", &name.into(), detail);
-            return Err(Status::invalid_options(kind, cause));
+            let (at, bad) = name.char_indices().find(|(_, c)| c.is_control()).unwrap_or_default();
+            let why = format!("invalid character U+{:04X} (at position {at})", u32::from(bad));
+            let message = format!("Invalid value: {}: {why}", go_quote(name));
+            let cause = Cause { message, ..Cause::invalid("fieldManager", &name.into(), "") };
+            return Err(Status::invalid_options(kind, vec![cause]));
         }
         Some(name) if !name.is_empty() => Some(name.to_owned()),
         // As upstream: the program's name, cut at the first slash.
@@ -369,7 +444,8 @@ pub(crate) fn write_options(
             .and_then(|v| v.to_str().ok())
             .and_then(|agent| agent.split('/').next())
             .filter(|name| !name.is_empty())
-            .map(|name| name.chars().take(FIELD_MANAGER_BYTES_MAX).collect()),
+            .map(|name| name.chars().take(FIELD_MANAGER_BYTES_MAX).collect())
+            .or_else(|| Some("unknown".to_owned())),
     };
     let field_validation = match query.get("fieldValidation") {
         // The server's default since 1.27.
@@ -379,7 +455,7 @@ pub(crate) fn write_options(
         Some(other) => {
             let known = ["", "Ignore", "Strict", "Warn"];
             let cause = Cause::not_supported("fieldValidation", &other.into(), &known);
-            return Err(Status::invalid_options(kind, cause));
+            return Err(Status::invalid_options(kind, vec![cause]));
         }
     };
     Ok(WriteOptions {
@@ -387,6 +463,7 @@ pub(crate) fn write_options(
         field_manager,
         force: query.flag("force"),
         field_validation,
+        duplicate_fields: Vec::new(),
     })
 }
 

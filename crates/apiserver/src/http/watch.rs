@@ -8,6 +8,7 @@
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
+use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::{FutureExt, stream};
 use portolan_runtime::Shutdown;
@@ -17,12 +18,13 @@ use tokio::time::Instant;
 
 use super::{
     filter::Filter,
+    options::ListOptions,
     query::Query,
     respond::{self, Answer},
     table::Shape,
 };
 use crate::{
-    Cause, Status,
+    Status,
     registry::{Registry, object},
     store::{Event, EventKind, Record, Watcher},
 };
@@ -35,6 +37,8 @@ const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
 const BOOKMARK_BEFORE_END: Duration = Duration::from_secs(2);
 /// A watch without timeout lasts between this and twice this (`--min-request-timeout`).
 const WATCH_SECONDS_MIN: u64 = 1_800;
+/// What such a mark says of the list (`metav1.InitialEventsListBlueprintAnnotationKey`).
+const BLUEPRINT: &str = "kubernetes.io/initial-events-list-blueprint";
 /// Marks the end of what existed before (`metav1.InitialEventsAnnotationKey`).
 const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
 
@@ -61,16 +65,10 @@ pub(crate) fn answer(
     query: &Query,
     shutdown: Shutdown,
 ) -> Result<Answer, Status> {
-    let asked = query.get("resourceVersion").unwrap_or_default();
-    let since: u64 = match asked {
-        "" => 0,
-        text => text.parse().map_err(|_| {
-            Status::bad_request(format!("Invalid value: {text:?}: not a resource version"))
-        })?,
-    };
-    let bookmarks = query.flag("allowWatchBookmarks");
-    let streaming = query.get("sendInitialEvents").map(|_| query.flag("sendInitialEvents"));
-    check_initial_events(query, streaming, bookmarks)?;
+    let options = ListOptions::read(query, true)?;
+    // Here upstream lets the parser's error through as it is.
+    let since = options.revision().map_err(Status::unforeseen)?;
+    let (bookmarks, streaming) = (options.bookmarks, options.send_initial_events);
     let current = registry.store().revision();
     if streaming.is_some() && since > current {
         return Err(Status::revision_too_large(since, current));
@@ -101,9 +99,8 @@ pub(crate) fn answer(
             return Ok(respond::live(content_type, stream::once(async { Ok(line) })));
         }
     };
-    let seconds = query
-        .number("timeoutSeconds")?
-        .filter(|s| *s > 0)
+    let seconds = options
+        .timeout_seconds
         .unwrap_or_else(|| WATCH_SECONDS_MIN + rand::rng().random_range(0..WATCH_SECONDS_MIN));
     let now = Instant::now();
     let ends = now + Duration::from_secs(seconds.min(2 * WATCH_SECONDS_MIN * 24));
@@ -112,7 +109,7 @@ pub(crate) fn answer(
         filter,
         shape,
         initial,
-        owes_end_mark: streaming == Some(true),
+        owes_end_mark: streaming == Some(true) && bookmarks,
         bookmarks,
         next_bookmark: next_bookmark(now, ends),
         ends,
@@ -124,31 +121,6 @@ pub(crate) fn answer(
         watch.next().await.map(|piece| (Ok(piece), watch))
     });
     Ok(respond::live(content_type, lines))
-}
-
-fn check_initial_events(
-    query: &Query,
-    streaming: Option<bool>,
-    bookmarks: bool,
-) -> Result<(), Status> {
-    let matching = query.get("resourceVersionMatch").unwrap_or_default();
-    let refused = |why: &str| {
-        let (field, detail) = why.split_once(": Forbidden: ").unwrap_or(("", why));
-        Err(Status::invalid_options("ListOptions", Cause::forbidden(field, detail)))
-    };
-    match (streaming, matching) {
-        (None, "") => Ok(()),
-        (None, _) => refused(
-            "resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
-        ),
-        (Some(_), "NotOlderThan") if bookmarks || streaming == Some(false) => Ok(()),
-        (Some(_), "NotOlderThan") => refused(
-            "allowWatchBookmarks: Forbidden: sendInitialEvents requires allowWatchBookmarks",
-        ),
-        (Some(_), _) => refused(
-            "resourceVersionMatch: Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
-        ),
-    }
 }
 
 /// In a minute, or just before the end when that is sooner.
@@ -271,13 +243,30 @@ impl Watch {
         push_line(piece, what, shown.to_string().as_bytes());
     }
 
+    /// The list that the events make up, empty: how clients learn its kind. Upstream's encoder
+    /// ends documents with a line feed.
+    fn blueprint(&self) -> String {
+        let kind = self.filter.kind;
+        let (list_kind, api_version) = match self.shape.is_plain() {
+            true => (kind.list_kind, kind.api_version),
+            false => ("PartialObjectMetadataList", "meta.k8s.io/v1"),
+        };
+        format!(
+            "{{\"kind\":\"{list_kind}\",\"apiVersion\":\"{api_version}\",\"metadata\":{{}},\
+             \"items\":null}}\n"
+        )
+    }
+
     fn push_bookmark(&mut self, piece: &mut BytesMut, end_of_initial: bool) {
         let mut metadata = json!({
             "resourceVersion": self.watcher.position().to_string(),
             "creationTimestamp": null,
         });
         if end_of_initial {
-            metadata["annotations"] = json!({INITIAL_EVENTS_END: "true"});
+            metadata["annotations"] = json!({
+                INITIAL_EVENTS_END: "true",
+                BLUEPRINT: BASE64.encode(self.blueprint()),
+            });
         }
         let kind = self.filter.kind;
         let object =

@@ -54,8 +54,14 @@ impl Registry {
         }
         let reads = matches!(action.verb, "get" | "list" | "watch");
         if !action.path.is_empty() {
-            // Discovery and health are for everybody who has a name.
-            return if reads { Decision::Allowed("discovery".into()) } else { Decision::Denied };
+            // Discovery and health are for everybody who has a name (`system:discovery`).
+            if reads && is_discovery(action.path) {
+                return Decision::Allowed("discovery".into());
+            }
+            return match self.granted_by_roles(caller, action) {
+                Some(role) => Decision::Allowed(role),
+                None => Decision::Denied,
+            };
         }
         if action.verb == "create"
             && matches!(action.group, "authentication.k8s.io" | "authorization.k8s.io")
@@ -188,7 +194,26 @@ fn is_subject(caller: &Caller, subject: &Value, binding_namespace: &str) -> bool
     }
 }
 
+fn is_discovery(path: &str) -> bool {
+    ["api", "apis", "openapi", "healthz", "livez", "readyz", "version"].iter().any(|known| {
+        let rest = path.strip_prefix('/').and_then(|p| p.strip_prefix(known));
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    })
+}
+
 fn rule_allows(rule: &Value, action: &Action<'_>) -> bool {
+    if !action.path.is_empty() {
+        let is_like = |pattern: &str| match pattern.strip_suffix('*') {
+            Some(prefix) => action.path.starts_with(prefix),
+            None => action.path == pattern,
+        };
+        let texts = |key: &str| {
+            let list = rule.get(key).and_then(Value::as_array).into_iter().flatten();
+            list.filter_map(Value::as_str).collect::<Vec<_>>()
+        };
+        return texts("verbs").iter().any(|v| *v == "*" || *v == action.verb)
+            && texts("nonResourceURLs").into_iter().any(is_like);
+    }
     let has = |key: &str, wanted: &str| {
         let list = rule.get(key).and_then(Value::as_array).into_iter().flatten();
         list.filter_map(Value::as_str).any(|v| v == "*" || v == wanted)
@@ -281,7 +306,7 @@ pub fn denied(caller: &Caller, action: &Action<'_>) -> Status {
         kind: action.resource.to_owned(),
         ..Default::default()
     };
-    Status { code: 403, reason: "Forbidden", message, details: Some(Box::new(details)) }
+    Status { details: Some(Box::new(details)), ..Status::new(403, "Forbidden", message) }
 }
 
 #[cfg(test)]
@@ -337,6 +362,12 @@ mod tests {
         assert!(!rule_allows(&rule, &Action { name: "b", ..action }));
         assert!(!rule_allows(&rule, &Action { verb: "list", ..action }));
         assert!(!rule_allows(&rule, &Action { group: "apps", ..action }));
+        let logs = json!({"nonResourceURLs": ["/logs/*", "/x"], "verbs": ["get"]});
+        for (path, allowed) in [("/logs/a", true), ("/logsa", false), ("/x", true), ("/x/y", false)]
+        {
+            let action = Action { verb: "get", path, ..Action::default() };
+            assert_eq!(rule_allows(&logs, &action), allowed, "{path}");
+        }
         let all = json!({"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]});
         assert!(rule_allows(&all, &Action { subresource: "status", ..action }));
     }

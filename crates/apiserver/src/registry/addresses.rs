@@ -108,7 +108,8 @@ impl Registry {
             // Its parent cannot change: it is another Service's address now.
             self.unpublish(&name).await;
         }
-        let (caller, options) = (Caller::system("apiserver"), WriteOptions::default());
+        let (caller, options) =
+            (Caller::system("apiserver").within("kube-apiserver"), WriteOptions::default());
         let made = self.create(&caller, &kinds::IP_ADDRESSES, "", wanted, &options).await;
         if let Err(status) = made {
             tracing::warn!(name, %status, "no IPAddress for a cluster IP");
@@ -119,7 +120,8 @@ impl Registry {
         if !self.get(&kinds::IP_ADDRESSES, "", name).is_ok_and(|stored| is_ours(&stored)) {
             return;
         }
-        let (caller, options) = (Caller::system("apiserver"), DeleteOptions::default());
+        let (caller, options) =
+            (Caller::system("apiserver").within("kube-apiserver"), DeleteOptions::default());
         if let Err(status) = self.delete(&caller, &kinds::IP_ADDRESSES, "", name, &options).await {
             tracing::warn!(name, %status, "an IPAddress stays");
         }

@@ -293,6 +293,9 @@ impl State {
     }
 }
 
+/// Dry runs count on from here (`portallocator.PortAllocationOperation`).
+const DRY_PORT_BEFORE: u16 = 32_768;
+
 /// What one write has taken; given back on drop unless [`Allocation::keep`] was called.
 /// A dry run finds out what it would get and takes nothing.
 #[derive(Debug)]
@@ -300,11 +303,13 @@ pub(crate) struct Allocation {
     allocators: Arc<Allocators>,
     taken: Vec<Holding>,
     dry_run: bool,
+    /// The highest port of a dry run so far.
+    dry_port: u16,
 }
 
 impl Allocation {
     pub(crate) fn begin(allocators: &Arc<Allocators>, dry_run: bool) -> Allocation {
-        Allocation { allocators: allocators.clone(), taken: Vec::new(), dry_run }
+        Allocation { allocators: allocators.clone(), taken: Vec::new(), dry_run, dry_port: 0 }
     }
 
     /// Whether it has taken anything.
@@ -341,7 +346,8 @@ impl Allocation {
                 ranges.join(","),
             ));
         };
-        if range.pool.used.contains(&wanted) {
+        // As upstream, a dry run does not ask whose it is.
+        if !self.dry_run && range.pool.used.contains(&wanted) {
             return Err(AllocationError::Taken("IP"));
         }
         self.take(&mut state, Holding::Address(address));
@@ -352,6 +358,11 @@ impl Allocation {
     pub(crate) fn any_address(&mut self, wanted: &str) -> Result<IpAddr, AllocationError> {
         let allocators = self.allocators.clone();
         let mut state = allocators.lock();
+        if self.dry_run {
+            // As upstream: an address of the range that no Service ever gets.
+            let mut ranges = allocators.cidrs.iter().filter(|c| c.family() == wanted);
+            return ranges.next().map(|c| c.base).ok_or(AllocationError::Full);
+        }
         let found = state
             .addresses
             .iter()
@@ -376,6 +387,7 @@ impl Allocation {
         if state.ports.used.contains(&u128::from(port)) {
             return Err(AllocationError::Taken("port"));
         }
+        self.dry_port = self.dry_port.max(port);
         self.take(&mut state, Holding::Port(port));
         Ok(())
     }
@@ -384,6 +396,12 @@ impl Allocation {
     pub(crate) fn any_port(&mut self) -> Result<u16, AllocationError> {
         let allocators = self.allocators.clone();
         let mut state = allocators.lock();
+        if self.dry_run {
+            // As upstream, which makes numbers up beyond those that it has.
+            let last = if self.dry_port == 0 { DRY_PORT_BEFORE } else { self.dry_port };
+            self.dry_port = last.saturating_add(1);
+            return Ok(self.dry_port);
+        }
         let found = state.ports.find_free().and_then(|p| u16::try_from(p).ok());
         let port = found.ok_or(AllocationError::Full)?;
         self.take(&mut state, Holding::Port(port));

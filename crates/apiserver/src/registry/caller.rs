@@ -16,12 +16,22 @@ pub struct Caller {
     pub groups: Vec<Arc<str>>,
     /// Anything else that authentication knows, such as the Pod that a token is bound to.
     pub extra: BTreeMap<String, Vec<String>>,
+    /// The program that asks, for parts of this process: what upstream's User-Agent says of them,
+    /// and so the name under which they own fields. Empty for everybody else.
+    pub program: Arc<str>,
 }
 
 /// Key of [`Caller::extra`]: the Pod that the token is bound to (KEP-1205).
 pub const EXTRA_POD_NAME: &str = "authentication.kubernetes.io/pod-name";
 /// Key of [`Caller::extra`]: that Pod's uid.
 pub const EXTRA_POD_UID: &str = "authentication.kubernetes.io/pod-uid";
+
+/// Key of [`Caller::extra`]: the Node that the token, or its Pod, is bound to (KEP-4193).
+pub(super) const EXTRA_NODE_NAME: &str = "authentication.kubernetes.io/node-name";
+/// Key of [`Caller::extra`]: that Node's uid.
+pub(super) const EXTRA_NODE_UID: &str = "authentication.kubernetes.io/node-uid";
+/// Key of [`Caller::extra`]: which token it is (KEP-4193).
+pub(super) const EXTRA_CREDENTIAL: &str = "authentication.kubernetes.io/credential-id";
 
 /// The Pod behind a Pod-bound token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +52,13 @@ impl Caller {
             groups: vec![MASTERS.into(), "system:authenticated".into()],
             ..Caller::default()
         }
+    }
+
+    /// The same caller as a part of this program of upstream.
+    #[must_use]
+    pub fn within(mut self, program: &str) -> Caller {
+        self.program = program.into();
+        self
     }
 
     /// Whether the caller may do everything.

@@ -12,7 +12,7 @@ use super::{
     rules, service,
     update::Owners,
 };
-use crate::{Cause, Kind, Status, kinds, schema, store::Expect};
+use crate::{Cause, Kind, Status, kinds, store::Expect};
 
 /// The words of upstream's `EnsureObjectNamespaceMatchesRequestNamespace`.
 pub(crate) const NAMESPACE_MISMATCH: &str =
@@ -56,7 +56,22 @@ impl Registry {
         options: &WriteOptions,
     ) -> Result<Written, Status> {
         rules::check_type(kind, &mut object)?;
-        schema::types::check(kind, &object).map_err(Status::bad_request)?;
+        let warnings = rules::read(kind, &object, options)?;
+        match self.create_read(caller, kind, namespace, owners, object, options).await {
+            Ok(written) => Ok(Written { warnings, ..written }),
+            Err(status) => Err(status.with_warnings(warnings)),
+        }
+    }
+
+    async fn create_read(
+        &self,
+        caller: &Caller,
+        kind: &'static Kind,
+        namespace: &str,
+        owners: Owners,
+        mut object: Value,
+        options: &WriteOptions,
+    ) -> Result<Written, Status> {
         check_place(kind, namespace, &object)?;
         let generated = object::name(&object).is_empty();
         let base = object::meta_str(&object, "generateName").to_owned();
@@ -76,7 +91,11 @@ impl Registry {
             } else {
                 std::mem::take(&mut object)
             };
-            let name = object::generate_name(&base);
+            // An address has no random letters: upstream takes the base as it is.
+            let name = match *kind == kinds::IP_ADDRESSES {
+                true => base.clone(),
+                false => object::generate_name(&base),
+            };
             object::metadata_mut(&mut named).insert("name".into(), name.into());
             match self.create_named(caller, kind, owners, named, options).await {
                 Err(status) if status.is_already_exists() && attempt < GENERATED_NAME_ATTEMPTS => {
@@ -96,7 +115,7 @@ impl Registry {
         options: &WriteOptions,
     ) -> Result<Written, Status> {
         rules::prepare_create(kind, &mut object);
-        let warnings = rules::shape(kind, &mut object, options.field_validation)?;
+        rules::shape(kind, &mut object);
         // What the server adds after this belongs to nobody.
         if owners == Owners::Compare {
             object = self.own_fields(caller, kind, None, None, object, options);
@@ -120,13 +139,18 @@ impl Registry {
             ledger.taken = Some(taken);
         }
         if options.dry_run {
-            return Ok(Written { object, record: None, created: true, warnings });
+            return Ok(Written::new(object, None, true));
+        }
+        // Only now, for a dry run does not mind.
+        if object::revision(&object) != 0 {
+            let why = "resourceVersion should not be set on objects to be created";
+            return Err(Status::unforeseen(why));
         }
         let encoded = Encoded::of(kind, &object);
         match self.put(key, Expect::Absent, encoded, ledger).await {
             Ok(record) => {
                 object::set_revision(&mut object, record.revision);
-                Ok(Written { object, record: Some(record), created: true, warnings })
+                Ok(Written::new(object, Some(record), true))
             }
             Err(Lost::Race) => Err(Status::already_exists(kind, &name)),
             Err(Lost::Refused(status)) => Err(status),
@@ -150,14 +174,7 @@ pub(crate) fn check_place(kind: &Kind, namespace: &str, object: &Value) -> Resul
 
 fn stamp_new(kind: &Kind, namespace: &str, object: &mut Value, now: &str) {
     let metadata = object::metadata_mut(object);
-    for field in [
-        "resourceVersion",
-        "selfLink",
-        "deletionTimestamp",
-        "deletionGracePeriodSeconds",
-        "generation",
-        "namespace",
-    ] {
+    for field in ["selfLink", "deletionTimestamp", "deletionGracePeriodSeconds", "namespace"] {
         metadata.shift_remove(field);
     }
     if kind.namespaced {

@@ -27,7 +27,7 @@ impl Registry {
     }
 
     pub(crate) async fn remove_old_events(&self) {
-        let caller = Caller::system("apiserver");
+        let caller = Caller::system("apiserver").within("kube-apiserver");
         let oldest = self.now_unix_seconds().saturating_sub(EVENT_TTL_SECONDS);
         for event in self.list(&kinds::EVENTS, None).1 {
             if last_seen(&event) >= oldest {

@@ -3,6 +3,7 @@
 //! here is only when to ask it.
 
 use portolan_kube_patch::{
+    self as kube_patch,
     apply::{self as ownership, FieldSet},
     schema_for,
 };
@@ -27,7 +28,10 @@ fn reset_fields(kind: &Kind, part: &str) -> &'static FieldSet {
 }
 
 fn manager<'a>(caller: &'a Caller, options: &'a WriteOptions) -> &'a str {
-    let own = caller.user.strip_prefix("system:").unwrap_or(&caller.user);
+    let own = match &*caller.program {
+        "" => caller.user.strip_prefix("system:").unwrap_or(&caller.user),
+        program => program,
+    };
     options.field_manager.as_deref().unwrap_or(own)
 }
 
@@ -83,6 +87,14 @@ impl Registry {
             })
         };
         if part.is_none() && self.inner.store.get(&key(kind, namespace, name)).is_none() {
+            let uid = object::uid(&applied);
+            if !uid.is_empty() {
+                let why = format!(
+                    "uid mismatch: the provided object specified uid {uid}, and no existing object \
+                     was found"
+                );
+                return Err(Status::conflict(kind, name, &why));
+            }
             let object = merge(None)?;
             let made =
                 self.create_owned(caller, kind, namespace, Owners::Done, object, options).await;
@@ -108,7 +120,7 @@ fn check_applied(
     applied: &mut Value,
 ) -> Result<(), Status> {
     let said = |field: &str| applied.get(field).and_then(Value::as_str).unwrap_or_default();
-    if said("apiVersion").is_empty() || said("kind").is_empty() {
+    if said("apiVersion") != kind.api_version || said("kind") != kind.kind {
         return Err(Status::bad_request(format!(
             "invalid object type: {}, Kind={}",
             schema_group_version(said("apiVersion")),
@@ -120,20 +132,101 @@ fn check_applied(
     let named = object::name(applied);
     if !named.is_empty() && named != name {
         return Err(Status::bad_request(format!(
-            "metadata.name: Invalid value: {named:?}: must be {name:?}, the name in the URL"
+            "the name of the object ({named}) does not match the name on the URL ({name})"
         )));
     }
+    check_typed(kind, applied)?;
     object::metadata_mut(applied).insert("name".into(), name.into());
-    types::check(kind, applied).map_err(Status::bad_request)?;
-    // What is applied is owned, so there is no dropping and warning here (as upstream).
-    let unknown = types::unknown_fields(kind, applied);
-    if unknown.is_empty() {
-        return Ok(());
+    Ok(())
+}
+
+/// What is applied is owned, so there is no dropping and warning here; upstream's library reads it
+/// by the schema and says what does not fit, which upstream's server does not foresee.
+fn check_typed(kind: &Kind, applied: &Value) -> Result<(), Status> {
+    let schema = schema_for(kind.group, kind.version, kind.kind);
+    let mut faults: Vec<String> = Vec::new();
+    if let Err(mismatch) = types::check(kind, applied) {
+        let fault = mismatch_of(kind, applied, &mismatch);
+        faults.push(fault.ok_or_else(|| Status::bad_request(mismatch))?);
     }
-    Err(Status::bad_request(format!(
-        "failed to create typed patch object ({namespace}/{name}; {}, Kind={}): {}",
+    for unknown in types::unknown_fields(kind, applied) {
+        let path = unknown.trim_start_matches("unknown field ").trim_matches('"');
+        let place = ownership::place(applied, schema, path);
+        faults.push(format!("{place}: field not declared in schema"));
+    }
+    let joined = match faults.as_slice() {
+        [] => return Ok(()),
+        [only] => only.clone(),
+        several => several.iter().fold("errors:".to_owned(), |all, fault| all + "\n  " + fault),
+    };
+    Err(Status::unforeseen(format!(
+        "failed to create typed patch object ({}/{}; {}, Kind={}): {joined}",
+        object::namespace(applied),
+        object::name(applied),
         kind.api_version,
         kind.kind,
-        unknown.join(", ")
     )))
+}
+
+/// A wrong JSON type in the words of that library, out of the words of Go's decoder; `None` for
+/// texts that are no types.
+fn mismatch_of(kind: &Kind, applied: &Value, mismatch: &str) -> Option<String> {
+    let (found, rest) =
+        mismatch.split_once("json: cannot unmarshal ")?.1.split_once(" into Go struct field ")?;
+    let (path, expected) = rest.split_once(" of type ")?;
+    let names: Vec<&str> = path.split('.').skip(1).collect();
+    let (path, value) = find(applied, &names, String::new(), found)?;
+    let schema = schema_for(kind.group, kind.version, kind.kind);
+    let place = ownership::place(applied, schema, &path);
+    let shown = kube_patch::go_print(value);
+    let why = match expected {
+        "int32" | "int64" => format!("expected numeric (int or float), got {}", go_type(value)),
+        "bool" => format!("expected boolean, got {shown}"),
+        list if list.starts_with("[]") => format!("expected list, got {shown}"),
+        map if map.starts_with("map[") => format!("expected map, got {shown}"),
+        "string" => format!("expected string, got &value.valueUnstructured{{Value:{shown}}}"),
+        _ if value.is_object() || value.is_array() => format!("expected string, got {shown}"),
+        _ => format!("expected map, got &{{{shown}}}"),
+    };
+    Some(format!("{place}: {why}"))
+}
+
+/// The first value at a path of names, through lists, that has a JSON type.
+fn find<'v>(
+    value: &'v Value,
+    names: &[&str],
+    path: String,
+    found: &str,
+) -> Option<(String, &'v Value)> {
+    let Some((name, rest)) = names.split_first() else {
+        let is_it = match value {
+            Value::String(_) => found == "string",
+            Value::Bool(_) => found == "bool",
+            Value::Number(_) => found.starts_with("number"),
+            Value::Array(_) => found == "array",
+            Value::Object(_) => found == "object",
+            Value::Null => false,
+        };
+        return is_it.then_some((path, value));
+    };
+    let dot = if path.is_empty() { "" } else { "." };
+    let path = format!("{path}{dot}{name}");
+    let member = value.get(name)?;
+    if let (Value::Array(items), false) = (member, rest.is_empty()) {
+        let mut items = items.iter().enumerate();
+        return items.find_map(|(i, item)| find(item, rest, format!("{path}[{i}]"), found));
+    }
+    find(member, rest, path, found)
+}
+
+fn go_type(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "<nil>",
+        Value::Bool(_) => "bool",
+        Value::Number(number) if number.is_f64() => "float64",
+        Value::Number(_) => "int64",
+        Value::String(_) => "string",
+        Value::Array(_) => "[]interface {}",
+        Value::Object(_) => "map[string]interface {}",
+    }
 }

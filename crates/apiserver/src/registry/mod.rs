@@ -22,6 +22,7 @@ mod create;
 mod delete;
 mod events;
 mod fields;
+mod label_syntax;
 pub mod object;
 mod patch;
 mod pods;
@@ -43,7 +44,6 @@ use portolan_runtime::{Clock, SystemClock};
 use serde_json::Value;
 
 use self::allocators::Allocators;
-pub(crate) use self::rules::check_type;
 pub use self::{
     access::{Action, Decision},
     allocators::Cidr,
@@ -54,6 +54,10 @@ pub use self::{
     selection::{FieldSelector, LabelSelector},
     sessions::{Connection, Input, Output, PodSessions, Session, SessionOptions, TerminalSize},
     tokens::{ISSUER, TOKEN_SECONDS_MAX, TOKEN_SECONDS_MIN, TokenSubject, Tokens},
+};
+pub(crate) use self::{
+    create::check_place,
+    rules::{SCHEME, check_type},
 };
 use crate::{
     Kind, Status, kinds,
@@ -142,6 +146,9 @@ pub struct WriteOptions {
     pub force: bool,
     /// What to do about unknown fields.
     pub field_validation: FieldValidation,
+    /// Fields that the body names twice, each as `duplicate field "spec.a"`; treated as unknown
+    /// fields are.
+    pub duplicate_fields: Vec<String>,
 }
 
 /// The outcome of a write.
@@ -155,6 +162,12 @@ pub struct Written {
     pub created: bool,
     /// What the client should hear although the write went through.
     pub warnings: Vec<String>,
+}
+
+impl Written {
+    fn new(object: Value, record: Option<Arc<Record>>, created: bool) -> Written {
+        Written { object, record, created, warnings: Vec::new() }
+    }
 }
 
 /// A handle on the one registry of a process; clones are cheap.

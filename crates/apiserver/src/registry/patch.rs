@@ -4,10 +4,10 @@ use portolan_kube_patch as kube_patch;
 use serde_json::Value;
 
 use super::{
-    Caller, Registry, Subresource, WriteOptions, Written,
+    Caller, FieldValidation, Registry, SCHEME, Subresource, WriteOptions, Written, object,
     update::{Owners, Place},
 };
-use crate::{Cause, Kind, Status, status::Details};
+use crate::{Cause, Kind, Status, kinds, schema::types, status::Details};
 
 /// Most operations of a JSON patch (apiserver `maxJSONPatchOperations`).
 const JSON_PATCH_OPERATIONS_MAX: usize = 10_000;
@@ -70,7 +70,18 @@ impl Registry {
         if subresource == Some(Subresource::Scale) {
             return self.patch_scale(caller, kind, namespace, name, patch, options).await;
         }
-        let change = |old: &Value| apply(kind, old, &patch);
+        let change = |old: &Value| {
+            let patched = apply(kind, old, &patch)?;
+            if object::name(&patched).is_empty() {
+                return Err(Status::bad_request(format!(
+                    "the name of the object ({} based on URL) was undeterminable: name must be \
+                     provided",
+                    object::name(old)
+                )));
+            }
+            check_strict(kind, &patch, &patched, options)?;
+            Ok(patched)
+        };
         self.modify(place, Owners::Compare, &change).await
     }
 }
@@ -93,12 +104,102 @@ pub(crate) fn apply(kind: &Kind, old: &Value, patch: &Patch) -> Result<Value, St
         with_causes(Status::new(error.code(), error.reason(), error.to_string()), error.causes())
     };
     match patch {
-        Patch::Json(patch) => kube_patch::json_patch(old, patch).map_err(refused),
-        Patch::Merge(patch) => Ok(kube_patch::merge_patch(old, patch)),
+        Patch::Json(patch) => {
+            let patched = kube_patch::json_patch(old, patch).map_err(refused)?;
+            read_patched(kind, &patched)
+                .map_err(|why| not_an_object(&patched.to_string(), &why))?;
+            Ok(patched)
+        }
+        Patch::Merge(patch) => {
+            let patched = kube_patch::merge_patch(old, patch);
+            read_patched(kind, &patched)
+                .map_err(|why| not_an_object(&patched.to_string(), &why))?;
+            Ok(patched)
+        }
         Patch::Strategic(patch) => {
             let schema = kube_patch::schema_for(kind.group, kind.version, kind.kind);
-            kube_patch::strategic_merge(old, patch, schema).map_err(refused)
+            let patched = kube_patch::strategic_merge(old, patch, schema).map_err(refused)?;
+            match types::check(kind, &patched) {
+                Ok(()) => Ok(patched),
+                // Upstream goes from the map to the object without the decoder.
+                Err(why) => {
+                    Err(not_an_object(&kube_patch::go_print(patch), &unconverted(kind, &why)))
+                }
+            }
         }
         Patch::Apply(_) => Err(Status::internal("an apply is no patch of a document")),
+    }
+}
+
+/// Unknown fields of a patch, where they are refused: as a fault of the patch.
+fn check_strict(
+    kind: &Kind,
+    patch: &Patch,
+    patched: &Value,
+    options: &WriteOptions,
+) -> Result<(), Status> {
+    if options.field_validation != FieldValidation::Strict {
+        return Ok(());
+    }
+    let mut faults = options.duplicate_fields.clone();
+    faults.extend(types::unknown_fields(kind, patched));
+    if faults.is_empty() {
+        return Ok(());
+    }
+    let value = match patch {
+        Patch::Strategic(patch) => kube_patch::go_print(patch),
+        _ => patched.to_string(),
+    };
+    Err(not_an_object(&value, &format!("strict decoding error: {}", faults.join(", "))))
+}
+
+/// Whether the outcome still reads as an object of its kind.
+fn read_patched(kind: &Kind, patched: &Value) -> Result<(), String> {
+    let text = |key: &str| patched.get(key).and_then(Value::as_str).unwrap_or_default();
+    let (version, name) = (text("apiVersion"), text("kind"));
+    // Scales are patched as what they are shown as, not as the workload.
+    let is_scale = (version, name) == (kinds::SCALES.api_version, kinds::SCALES.kind);
+    let is_other = |said: &str, own: &str| !said.is_empty() && said != own;
+    if !is_scale && (is_other(version, kind.api_version) || is_other(name, kind.kind)) {
+        return Err(format!(
+            "no kind {name:?} is registered for version {version:?} in scheme {SCHEME:?}"
+        ));
+    }
+    let kind = if is_scale { &kinds::SCALES } else { kind };
+    types::check(kind, patched).map_err(|why| bare(kind, &why).to_owned())
+}
+
+/// What the decoder found, without the sentence in front of it.
+fn bare<'w>(kind: &Kind, why: &'w str) -> &'w str {
+    let prefix = format!(" cannot be handled as a {}: ", kind.kind);
+    why.split_once(&prefix).map_or(why, |(_, reason)| reason)
+}
+
+/// The refusal of a patch whose outcome is no object of the kind; upstream names no kind in it.
+fn not_an_object(value: &str, why: &str) -> Status {
+    let cause = Cause::invalid("patch", &value.into(), why);
+    Status::invalid_as("", "", Details::default(), vec![cause])
+}
+
+/// The words of apimachinery's converter for a value of a wrong type, out of the decoder's.
+fn unconverted(kind: &Kind, why: &str) -> String {
+    let reason = bare(kind, why);
+    let parts = reason
+        .strip_prefix("json: cannot unmarshal ")
+        .and_then(|rest| Some((rest.split_once(" into Go ")?.0, rest.rsplit_once(" of type ")?.1)));
+    let Some((found, expected)) = parts else { return reason.to_owned() };
+    let found = match found {
+        "array" => "slice",
+        "object" => "map",
+        number if number.starts_with("number") => "int64",
+        other => other,
+    };
+    match expected {
+        "string" | "bool" | "int32" | "int64" => format!("unrecognized type: {expected}"),
+        list if list.starts_with("[]") => format!("cannot restore slice from {found}"),
+        map if map.starts_with("map[") => format!("cannot restore map from {found}"),
+        // A struct takes maps, a text of a type of its own does not.
+        _ if found == "map" => "unrecognized type: string".to_owned(),
+        _ => format!("cannot restore struct from: {found}"),
     }
 }

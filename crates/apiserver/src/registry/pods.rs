@@ -67,19 +67,32 @@ impl Registry {
     ) -> Result<(), Status> {
         let kind: &'static Kind = &kinds::PODS;
         let node = binding.pointer("/target/name").and_then(Value::as_str).unwrap_or_default();
-        if node.is_empty() {
-            return Err(Status::invalid(kind, pod, vec![Cause::required("target.name", "")]));
+        if object::name(binding) != pod {
+            let why = "name in URL does not match name in Binding object";
+            return Err(Status::bad_request(why));
         }
+        check_target(binding)?;
         let now = self.now();
+        let refused = |why: &str| {
+            let mut status = Status::conflict(kind, pod, why);
+            status.message = status.message.replacen(" on pods ", " on pods/binding ", 1);
+            if let Some(details) = &mut status.details {
+                details.kind = "pods/binding".into();
+            }
+            status
+        };
         let change = |old: &Value| {
             if object::is_deleting(old) {
                 let why = format!("pod {pod} is being deleted, cannot be assigned to a host");
-                return Err(Status::conflict(kind, pod, &why));
+                return Err(refused(&why));
             }
             let bound = old.pointer("/spec/nodeName").and_then(Value::as_str).unwrap_or_default();
             if !bound.is_empty() {
-                let why = format!("pod {pod} is already assigned to node {bound:?}");
-                return Err(Status::conflict(kind, pod, &why));
+                return Err(refused(&format!("pod {pod} is already assigned to node {bound:?}")));
+            }
+            let gates = old.pointer("/spec/schedulingGates").and_then(Value::as_array);
+            if gates.is_some_and(|g| !g.is_empty()) {
+                return Err(refused(&format!("pod {pod} has non-empty .spec.schedulingGates")));
             }
             let asked = object::uid(binding);
             if !asked.is_empty() && asked != object::uid(old) {
@@ -104,6 +117,26 @@ impl Registry {
         options: &DeleteOptions,
     ) -> Result<Deleted, Status> {
         self.delete(caller, &kinds::PODS, namespace, pod, options).await
+    }
+}
+
+/// Binds only to Nodes. Upstream answers with the bare list of faults, as an error that it did
+/// not foresee.
+fn check_target(binding: &Value) -> Result<(), Status> {
+    let text = |path| binding.pointer(path).and_then(Value::as_str).unwrap_or_default();
+    let mut causes = Vec::new();
+    if !matches!(text("/target/kind"), "" | "Node") {
+        let known = ["<empty>", "Node"];
+        causes.push(Cause::not_supported("target.kind", &text("/target/kind").into(), &known));
+    }
+    if text("/target/name").is_empty() {
+        causes.push(Cause::required("target.name", ""));
+    }
+    let texts: Vec<String> = causes.iter().map(|c| format!("{}: {}", c.field, c.message)).collect();
+    match texts.as_slice() {
+        [] => Ok(()),
+        [only] => Err(Status::unforeseen(only.as_str())),
+        several => Err(Status::unforeseen(format!("[{}]", several.join(", ")))),
     }
 }
 

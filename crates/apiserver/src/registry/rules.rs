@@ -7,7 +7,7 @@
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Map, Value, json};
 
-use super::{FieldValidation, Registry, Subresource, object};
+use super::{FieldValidation, Registry, Subresource, WriteOptions, object};
 use crate::{
     Cause, Kind, Status, kinds,
     schema::{self, validate},
@@ -16,22 +16,27 @@ use crate::{
 /// Namespaces that cannot be deleted (apiserver `admission/plugin/namespace/lifecycle`).
 const IMMORTAL_NAMESPACES: [&str; 3] = ["default", "kube-system", "kube-public"];
 /// How upstream's messages name its table of kinds.
-const SCHEME: &str = "pkg/runtime/scheme.go:110";
+pub(crate) const SCHEME: &str = "pkg/runtime/scheme.go:110";
+/// Annotation of DaemonSets (`apps.DeprecatedTemplateGeneration`).
+const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
 /// What keeps a Namespace until its content is gone.
 pub(crate) const NAMESPACE_FINALIZER: &str = "kubernetes";
 
-/// Checks types, reports and drops unknown fields, and fills in defaults.
+/// Checks types and looks for fields that the kind does not have, or that were given twice.
 /// Returns what the client should be warned of.
-pub(crate) fn shape(
+pub(crate) fn read(
     kind: &Kind,
-    object: &mut Value,
-    validation: FieldValidation,
+    object: &Value,
+    options: &WriteOptions,
 ) -> Result<Vec<String>, Status> {
     schema::types::check(kind, object).map_err(Status::bad_request)?;
+    let validation = options.field_validation;
     let unknown = match validation {
         FieldValidation::Ignore => Vec::new(),
         FieldValidation::Warn | FieldValidation::Strict => {
-            schema::types::unknown_fields(kind, object)
+            let mut found = options.duplicate_fields.clone();
+            found.extend(schema::types::unknown_fields(kind, object));
+            found
         }
     };
     if validation == FieldValidation::Strict && !unknown.is_empty() {
@@ -42,16 +47,58 @@ pub(crate) fn shape(
             name = kind.kind,
         )));
     }
+    Ok(unknown)
+}
+
+/// Drops unknown fields and fills in defaults.
+pub(crate) fn shape(kind: &Kind, object: &mut Value) {
     schema::types::prune(kind, object);
     if kind.is_core("secrets") {
         fold_string_data(object);
     }
+    if *kind == kinds::SERVICE_CIDRS {
+        let conditions = object.pointer_mut("/status/conditions").and_then(Value::as_array_mut);
+        for condition in conditions.into_iter().flatten() {
+            // Go writes it always, and so nobody has to have said it.
+            object::map_of(condition).entry("reason").or_insert("".into());
+        }
+    }
+    if *kind == kinds::DAEMON_SETS {
+        // Written by upstream's conversion, and so by whoever writes the object.
+        let annotations = object::map_at(object::metadata_mut(object), "annotations");
+        annotations.entry(TEMPLATE_GENERATION).or_insert("0".into());
+    }
     schema::defaults::apply(kind, object);
-    Ok(unknown)
+}
+
+/// Counts the changes of a DaemonSet's template, in the annotation that upstream keeps for clients
+/// of `extensions/v1beta1`.
+pub(crate) fn count_template(kind: &Kind, old: Option<&Value>, new: &mut Value) {
+    if *kind != kinds::DAEMON_SETS {
+        return;
+    }
+    let count = |object: &Value| {
+        let annotations = object::metadata(object).get("annotations");
+        let text = annotations.and_then(|a| a.get(TEMPLATE_GENERATION)).and_then(Value::as_str);
+        text.and_then(|t| t.parse::<i64>().ok()).unwrap_or(0)
+    };
+    let count = match old {
+        None => count(new).max(1),
+        Some(old) => {
+            let template = |object: &Value| object.pointer("/spec/template").cloned();
+            count(old) + i64::from(template(old) != template(new))
+        }
+    };
+    let annotations = object::map_at(object::metadata_mut(new), "annotations");
+    annotations.insert(TEMPLATE_GENERATION.into(), count.to_string().into());
 }
 
 /// `apiVersion` and `kind` are those of the resource, or absent and then set.
 pub(crate) fn check_type(kind: &Kind, object: &mut Value) -> Result<(), Status> {
+    if object.is_null() {
+        // As Go reads it: into an empty struct.
+        *object = json!({});
+    }
     let Some(map) = object.as_object_mut() else {
         return Err(Status::bad_request(format!(
             "the object provided is no {}: expected a JSON object",
@@ -98,18 +145,12 @@ pub(crate) fn prepare_create(kind: &Kind, object: &mut Value) {
         ("", "namespaces") => {
             let name = object::name(object).to_owned();
             let map = object::map_of(object);
-            let finalizers = object::map_at(map, "spec").entry("finalizers").or_insert(json!([]));
-            if let Some(list) = finalizers.as_array_mut()
-                && !list.iter().any(|f| f == NAMESPACE_FINALIZER)
-            {
-                list.push(NAMESPACE_FINALIZER.into());
-            }
             map.insert("status".into(), json!({"phase": "Active"}));
             let metadata = object::map_at(map, "metadata");
             object::map_at(metadata, "labels")
                 .insert(schema::defaults::NAMESPACE_NAME_LABEL.into(), name.into());
         }
-        ("apps", _) if kind.has_status => {
+        ("apps" | "networking.k8s.io", _) if kind.has_status => {
             object::map_of(object).insert("status".into(), json!({}));
         }
         _ => {}
@@ -118,14 +159,48 @@ pub(crate) fn prepare_create(kind: &Kind, object: &mut Value) {
 
 /// What the server adds to a new object that has its defaults, as upstream's admission does.
 pub(crate) fn admit(kind: &Kind, object: &mut Value) {
+    count_template(kind, None, object);
     match (kind.group, kind.plural) {
-        ("", "pods") => schema::defaults::admit_pod(object),
+        ("", "namespaces") => {
+            let spec = object::map_at(object::map_of(object), "spec");
+            let finalizers = spec.entry("finalizers").or_insert(json!([]));
+            if let Some(list) = finalizers.as_array_mut()
+                && !list.iter().any(|f| f == NAMESPACE_FINALIZER)
+            {
+                list.push(NAMESPACE_FINALIZER.into());
+            }
+        }
+        ("", "pods") => {
+            schema::defaults::admit_pod(object);
+            note_gates(object);
+        }
         ("", "services") => {
             object::map_of(object).insert("status".into(), json!({"loadBalancer": {}}));
             super::service::normalise(object);
         }
         _ => {}
     }
+}
+
+/// A Pod with gates says from the start that it is not to be scheduled yet (Pod strategy).
+fn note_gates(pod: &mut Value) {
+    let gates = pod.pointer("/spec/schedulingGates").and_then(Value::as_array);
+    if gates.is_none_or(Vec::is_empty) {
+        return;
+    }
+    let now = object::meta_str(pod, "creationTimestamp").to_owned();
+    let status = object::map_at(object::map_of(pod), "status");
+    status.insert(
+        "conditions".into(),
+        json!([{
+            "type": "PodScheduled",
+            "status": "False",
+            "lastProbeTime": null,
+            "lastTransitionTime": now,
+            "reason": "SchedulingGated",
+            "message": "Scheduling is blocked due to non-empty scheduling gates",
+        }]),
+    );
 }
 
 /// Text of a Secret goes into its data, and is never stored or shown as such.
@@ -171,6 +246,12 @@ pub(crate) fn isolate(kind: &Kind, sub: Option<Subresource>, old: &Value, new: &
             let map = object::map_of(new);
             set_or_remove(map, "status", status);
             map.insert("metadata".into(), Value::Object(metadata));
+            if kind.is_core("pods")
+                && let Some(class) = old.pointer("/status/qosClass").cloned()
+            {
+                // Given at creation and never again, whoever forgets it.
+                object::map_at(map, "status").entry("qosClass").or_insert(class);
+            }
         }
         Some(Subresource::Finalize) => {
             let finalizers = new.pointer("/spec/finalizers").cloned();

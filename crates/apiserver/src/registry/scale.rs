@@ -6,7 +6,7 @@ use super::{
     Caller, LabelSelector, Patch, Registry, Subresource, WriteOptions, Written, object, patch,
     update::{Change, Owners, Place},
 };
-use crate::{Cause, Kind, Status};
+use crate::{Cause, Kind, Status, kinds};
 
 /// A workload seen as a Scale.
 pub(crate) fn of(workload: &Value) -> Value {
@@ -18,12 +18,14 @@ pub(crate) fn of(workload: &Value) -> Value {
         }
     }
     let count = |path| workload.pointer(path).and_then(Value::as_i64).unwrap_or(0);
+    let replicas = Some(count("/spec/replicas")).filter(|count| *count != 0);
+    let spec = replicas.map_or_else(|| json!({}), |count| json!({"replicas": count}));
     let selector = workload.pointer("/spec/selector").map(LabelSelector::from_object);
     json!({
         "kind": "Scale",
         "apiVersion": "autoscaling/v1",
         "metadata": shown,
-        "spec": {"replicas": count("/spec/replicas")},
+        "spec": spec,
         "status": {
             "replicas": count("/status/replicas"),
             "selector": selector.and_then(Result::ok).unwrap_or_default().to_string(),
@@ -32,7 +34,7 @@ pub(crate) fn of(workload: &Value) -> Value {
 }
 
 /// The workload with the replicas of a Scale.
-fn onto(kind: &Kind, workload: &Value, scale: &Value) -> Result<Value, Status> {
+fn onto(workload: &Value, scale: &Value) -> Result<Value, Status> {
     let name = object::name(workload);
     let named = object::name(scale);
     if !named.is_empty() && named != name {
@@ -49,7 +51,7 @@ fn onto(kind: &Kind, workload: &Value, scale: &Value) -> Result<Value, Status> {
     if i32::try_from(replicas).is_err() || replicas < 0 {
         let detail = "must be greater than or equal to 0";
         let cause = Cause::invalid("spec.replicas", &json!(replicas), detail);
-        return Err(Status::invalid(kind, name, vec![cause]));
+        return Err(Status::invalid(&kinds::SCALES, name, vec![cause]));
     }
     let mut new = workload.clone();
     object::map_at(object::map_of(&mut new), "spec").insert("replicas".into(), json!(replicas));
@@ -74,7 +76,7 @@ impl Registry {
         scale: Value,
         options: &WriteOptions,
     ) -> Result<Written, Status> {
-        let change = |old: &Value| onto(kind, old, &scale);
+        let change = |old: &Value| onto(old, &scale);
         self.modify_scale(caller, kind, namespace, name, &change, options).await
     }
 
@@ -87,7 +89,7 @@ impl Registry {
         by: Patch,
         options: &WriteOptions,
     ) -> Result<Written, Status> {
-        let change = |old: &Value| onto(kind, old, &patch::apply(kind, &of(old), &by)?);
+        let change = |old: &Value| onto(old, &patch::apply(kind, &of(old), &by)?);
         self.modify_scale(caller, kind, namespace, name, &change, options).await
     }
 

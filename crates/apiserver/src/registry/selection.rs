@@ -10,6 +10,8 @@ use std::{borrow::Cow, collections::BTreeMap};
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::label_syntax::{self, Operator, Term};
+
 /// What a label must be.
 #[derive(Clone, Debug, PartialEq)]
 enum Test {
@@ -28,6 +30,22 @@ struct Requirement {
     test: Test,
 }
 
+impl From<Term> for Requirement {
+    fn from(Term { key, operator, values }: Term) -> Requirement {
+        // The grammar admits nothing else behind these signs.
+        let number = || values.first().and_then(|v| v.parse().ok()).unwrap_or_default();
+        let test = match operator {
+            Operator::Above => Test::Above(number()),
+            Operator::Below => Test::Below(number()),
+            Operator::In => Test::In(values),
+            Operator::NotIn => Test::NotIn(values),
+            Operator::Exists => Test::Exists,
+            Operator::Absent => Test::Absent,
+        };
+        Requirement { key, test }
+    }
+}
+
 /// A set-based label selector; all terms must hold.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct LabelSelector {
@@ -37,23 +55,8 @@ pub struct LabelSelector {
 impl LabelSelector {
     /// Parses `a=b,c!=d,e in (f,g),h notin (i),j,!k,l>1`.
     pub fn parse(text: &str) -> Result<LabelSelector, String> {
-        let mut requirements = Vec::new();
-        let mut rest = text.trim();
-        while !rest.is_empty() {
-            let (requirement, after) = parse_requirement(rest)
-                .map_err(|why| format!("unable to parse requirement: {why}"))?;
-            requirements.push(requirement);
-            rest = after.trim_start();
-            match rest.strip_prefix(',') {
-                Some(more) if !more.trim().is_empty() => rest = more.trim_start(),
-                Some(_) => return Err("found '', expected: identifier after ','".into()),
-                None if rest.is_empty() => {}
-                None => {
-                    return Err(format!("found '{rest}', expected: ',' or 'end of string'"));
-                }
-            }
-        }
-        Ok(LabelSelector { requirements })
+        let terms = label_syntax::parse(text)?;
+        Ok(LabelSelector { requirements: terms.into_iter().map(Requirement::from).collect() })
     }
 
     /// From the API's object form: `matchLabels` and `matchExpressions`.
@@ -158,99 +161,6 @@ impl std::fmt::Display for LabelSelector {
             }
         }
         Ok(())
-    }
-}
-
-fn word(text: &str) -> (&str, &str) {
-    let end = text
-        .find(|c: char| c.is_whitespace() || matches!(c, ',' | '=' | '!' | '(' | ')' | '<' | '>'))
-        .unwrap_or(text.len());
-    text.split_at(end)
-}
-
-fn label_value(text: &str) -> Result<&str, String> {
-    let ok = text.len() <= 63
-        && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
-        && !text.starts_with(['-', '_', '.'])
-        && !text.ends_with(['-', '_', '.']);
-    if ok {
-        Ok(text)
-    } else {
-        Err(format!(
-            "values[0][]: Invalid value: {text:?}: a valid label must be an empty string or consist \
-             of alphanumeric characters, '-', '_' or '.', and must start and end with an \
-             alphanumeric character"
-        ))
-    }
-}
-
-fn label_key(text: &str) -> Result<&str, String> {
-    let (prefix, name) = match text.split_once('/') {
-        Some((prefix, name)) => (Some(prefix), name),
-        None => (None, text),
-    };
-    let prefix_ok = prefix.is_none_or(|p| {
-        !p.is_empty()
-            && p.len() <= 253
-            && p.bytes()
-                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'.'))
-    });
-    if prefix_ok && !name.is_empty() && label_value(name).is_ok() {
-        Ok(text)
-    } else {
-        Err(format!(
-            "key: Invalid value: {text:?}: name part must consist of alphanumeric characters, '-', \
-             '_' or '.', and must start and end with an alphanumeric character"
-        ))
-    }
-}
-
-fn parse_requirement(text: &str) -> Result<(Requirement, &str), String> {
-    if let Some(rest) = text.strip_prefix('!') {
-        let (key, rest) = word(rest.trim_start());
-        return Ok((Requirement { key: label_key(key)?.to_owned(), test: Test::Absent }, rest));
-    }
-    let (key, rest) = word(text);
-    if key.is_empty() {
-        return Err(format!("found '{text}', expected: !, identifier, or 'end of string'"));
-    }
-    let key = label_key(key)?.to_owned();
-    let rest = rest.trim_start();
-    for (sign, equal) in [("==", true), ("!=", false), ("=", true)] {
-        if let Some(after) = rest.strip_prefix(sign) {
-            let (value, rest) = word(after.trim_start());
-            let values = vec![label_value(value)?.to_owned()];
-            let test = if equal { Test::In(values) } else { Test::NotIn(values) };
-            return Ok((Requirement { key, test }, rest));
-        }
-    }
-    for (sign, above) in [(">", true), ("<", false)] {
-        if let Some(after) = rest.strip_prefix(sign) {
-            let (value, rest) = word(after.trim_start());
-            let limit = value.parse().map_err(|_| {
-                format!("for 'Gt', 'Lt' operators, the value must be an integer, found {value:?}")
-            })?;
-            let test = if above { Test::Above(limit) } else { Test::Below(limit) };
-            return Ok((Requirement { key, test }, rest));
-        }
-    }
-    let (operator, after) = word(rest);
-    match operator {
-        "" => Ok((Requirement { key, test: Test::Exists }, rest)),
-        "in" | "notin" => {
-            let inner = after.trim_start();
-            let (list, rest) = inner
-                .strip_prefix('(')
-                .and_then(|open| open.split_once(')'))
-                .ok_or_else(|| format!("found '{inner}', expected: '(' ... ')'"))?;
-            let values = list
-                .split(',')
-                .map(|v| label_value(v.trim()).map(str::to_owned))
-                .collect::<Result<Vec<_>, _>>()?;
-            let test = if operator == "in" { Test::In(values) } else { Test::NotIn(values) };
-            Ok((Requirement { key, test }, rest))
-        }
-        other => Err(format!("found '{other}', expected: in, notin, =, ==, !=, gt, lt")),
     }
 }
 

@@ -250,6 +250,14 @@ fn immutable(before: &Map<String, Value>, after: &Map<String, Value>) -> Vec<Cau
     if is_external_name(before) || is_external_name(after) {
         return Vec::new();
     }
+    let causes = mismatched(after);
+    if !causes.is_empty() {
+        return causes;
+    }
+    let causes = released(before, after);
+    if !causes.is_empty() {
+        return causes;
+    }
     let (old, new) = (texts(before, "clusterIPs"), texts(after, "clusterIPs"));
     if let (Some(first), Some(now)) = (old.first(), new.first())
         && first != now
@@ -260,13 +268,6 @@ fn immutable(before: &Map<String, Value>, after: &Map<String, Value>) -> Vec<Cau
             "may not change once set",
         )];
     }
-    if old.len() == 2 && new.len() == 1 && text(after, "ipFamilyPolicy") != "SingleStack" {
-        return vec![Cause::invalid(
-            "spec.ipFamilyPolicy",
-            &json!(text(after, "ipFamilyPolicy")),
-            "must be 'SingleStack' to release the secondary cluster IP",
-        )];
-    }
     let (old, new) = (texts(before, "ipFamilies"), texts(after, "ipFamilies"));
     if let (Some(first), Some(now)) = (old.first(), new.first())
         && first != now
@@ -274,6 +275,38 @@ fn immutable(before: &Map<String, Value>, after: &Map<String, Value>) -> Vec<Cau
         return vec![Cause::invalid("spec.ipFamilies[0]", &json!(now), "may not change once set")];
     }
     Vec::new()
+}
+
+/// Addresses of another family than the Service names.
+fn mismatched(spec: &Map<String, Value>) -> Vec<Cause> {
+    let pairs = texts(spec, "clusterIPs").into_iter().zip(texts(spec, "ipFamilies"));
+    let wrong = pairs.enumerate().filter_map(|(index, (given, wanted))| {
+        let address = given.parse::<IpAddr>().ok()?;
+        (family(address) != wanted).then(|| mismatch(index, &given, &wanted))
+    });
+    wrong.collect()
+}
+
+fn mismatch(index: usize, given: &str, wanted: &str) -> Cause {
+    let detail = format!("expected an {wanted} value as indicated by `ipFamilies[{index}]`");
+    Cause::invalid(format!("spec.clusterIPs[{index}]"), &given.into(), &detail)
+}
+
+/// Whoever gives up the second address or family says so by the policy.
+fn released(before: &Map<String, Value>, after: &Map<String, Value>) -> Vec<Cause> {
+    let policy = text(after, "ipFamilyPolicy");
+    if policy == "SingleStack" {
+        return Vec::new();
+    }
+    let lost = |key: &str| texts(before, key).len() == 2 && texts(after, key).len() == 1;
+    [("clusterIPs", "cluster IP"), ("ipFamilies", "IP family")]
+        .into_iter()
+        .filter(|(key, _)| lost(key))
+        .map(|(_, what)| {
+            let detail = format!("must be 'SingleStack' to release the secondary {what}");
+            Cause::invalid("spec.ipFamilyPolicy", &policy.into(), &detail)
+        })
+        .collect()
 }
 
 fn assign(
@@ -312,25 +345,7 @@ fn decide_families(
     let asked = text(spec, "ipFamilyPolicy");
     let addresses = texts(spec, "clusterIPs");
     let mut families = texts(spec, "ipFamilies");
-    if matches!(asked, "" | "SingleStack") {
-        for (count, what) in [(addresses.len(), "cluster IPs"), (families.len(), "IP families")] {
-            if count == 2 {
-                return Err(vec![Cause::invalid(
-                    "spec.ipFamilyPolicy",
-                    &spec.get("ipFamilyPolicy").cloned().unwrap_or(Value::Null),
-                    &format!(
-                        "must be 'RequireDualStack' or 'PreferDualStack' when multiple {what} are specified"
-                    ),
-                )]);
-            }
-        }
-    }
     let headless = is_headless(spec);
-    if !headless {
-        for address in addresses.iter().skip(families.len()) {
-            families.extend(address.parse::<IpAddr>().map(|ip| family(ip).to_owned()));
-        }
-    }
     let selector = spec.get("selector").and_then(Value::as_object);
     let free = headless && selector.is_none_or(Map::is_empty);
     let policy = match asked {
@@ -338,6 +353,27 @@ fn decide_families(
         "" => "SingleStack",
         asked => asked,
     };
+    if policy == "SingleStack" {
+        let counts = [(addresses.len(), "cluster IPs"), (families.len(), "IP families")];
+        let causes: Vec<Cause> = counts
+            .into_iter()
+            .filter(|(count, _)| *count == 2)
+            .map(|(_, what)| {
+                let detail = format!(
+                    "must be 'RequireDualStack' or 'PreferDualStack' when multiple {what} are specified"
+                );
+                Cause::invalid("spec.ipFamilyPolicy", &policy.into(), &detail)
+            })
+            .collect();
+        if !causes.is_empty() {
+            return Err(causes);
+        }
+    }
+    if !headless {
+        for address in addresses.iter().skip(families.len()) {
+            families.extend(address.parse::<IpAddr>().map(|ip| family(ip).to_owned()));
+        }
+    }
     if !free {
         check_against_cluster(policy, &families, cluster)?;
     }
@@ -400,10 +436,7 @@ fn assign_addresses(
             vec![Cause::invalid(field, &json!(given), detail)]
         })?;
         if family(address) != wanted {
-            let field = format!("spec.clusterIPs[{index}]");
-            let detail =
-                format!("expected an {wanted} value as indicated by `ipFamilies[{index}]`");
-            return Err(vec![Cause::invalid(field, &json!(given), &detail)]);
+            return Err(vec![mismatch(index, given, wanted)]);
         }
         if !held.contains(&Holding::Address(address)) {
             allocation

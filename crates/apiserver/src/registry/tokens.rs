@@ -9,7 +9,11 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD as BASE64};
 use ring::hmac;
 use serde_json::{Value, json};
 
-use super::{Caller, EXTRA_POD_NAME, EXTRA_POD_UID, Registry, object};
+use super::{
+    Caller, EXTRA_POD_NAME, EXTRA_POD_UID, Registry,
+    caller::{EXTRA_CREDENTIAL, EXTRA_NODE_NAME, EXTRA_NODE_UID},
+    object,
+};
 use crate::{Status, kinds};
 
 /// Who signs, and for whom unless somebody else is named.
@@ -38,6 +42,11 @@ pub struct TokenSubject {
     pub service_account_uid: String,
     /// Name and uid of the Pod that the token is bound to.
     pub pod: Option<(String, String)>,
+    /// Name and uid of the Node that the token, or its Pod, is bound to; a Pod's Node may have no
+    /// uid, for nothing says that it exists.
+    pub node: Option<(String, String)>,
+    /// Name and uid of the Secret that the token is bound to.
+    pub secret: Option<(String, String)>,
     /// For whom; empty means the API server itself.
     pub audiences: Vec<String>,
 }
@@ -81,8 +90,13 @@ impl Registry {
                 "uid": subject.service_account_uid,
             },
         });
-        if let Some((name, uid)) = &subject.pod {
-            bound["pod"] = json!({"name": name, "uid": uid});
+        let objects = [("pod", &subject.pod), ("node", &subject.node), ("secret", &subject.secret)];
+        for (what, found) in objects {
+            let Some((name, uid)) = found else { continue };
+            bound[what] = json!({"name": name});
+            if !uid.is_empty() {
+                bound[what]["uid"] = uid.as_str().into();
+            }
         }
         let claims = json!({
             "aud": audiences,
@@ -116,7 +130,7 @@ impl Registry {
             service_account: account,
             service_account_uid: uid,
             pod: Some((pod_name.to_owned(), pod_uid.to_owned())),
-            audiences: Vec::new(),
+            ..TokenSubject::default()
         };
         self.mint_token(&subject, POD_TOKEN_SECONDS).0
     }
@@ -146,7 +160,27 @@ impl Registry {
             ],
             ..Caller::default()
         };
+        let mut note = |key: &str, value: String| caller.extra.insert(key.into(), vec![value]);
+        if !text("/jti").is_empty() {
+            note(EXTRA_CREDENTIAL, format!("JTI={}", text("/jti")));
+        }
+        let (node, node_uid) = (text("/kubernetes.io/node/name"), text("/kubernetes.io/node/uid"));
+        if !node.is_empty() {
+            note(EXTRA_NODE_NAME, node.to_owned());
+        }
+        if !node_uid.is_empty() {
+            note(EXTRA_NODE_UID, node_uid.to_owned());
+        }
         let stored = |kind, name: &str| self.get(kind, namespace, name).ok();
+        for (kind, what) in [(&kinds::NODES, "node"), (&kinds::SECRETS, "secret")] {
+            let name = text(&format!("/kubernetes.io/{what}/name"));
+            let uid = text(&format!("/kubernetes.io/{what}/uid"));
+            // A Pod's token ends with its Pod, not with its Node.
+            let is_bound = !name.is_empty() && text("/kubernetes.io/pod/name").is_empty();
+            if is_bound && stored(kind, name).is_none_or(|o| object::uid(&o) != uid) {
+                return Err(Status::unauthorized());
+            }
+        }
         let (pod, pod_uid) = (text("/kubernetes.io/pod/name"), text("/kubernetes.io/pod/uid"));
         if pod.is_empty() {
             let found = stored(&kinds::SERVICE_ACCOUNTS, account);

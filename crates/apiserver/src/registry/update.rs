@@ -95,7 +95,13 @@ impl Registry {
                 outcome => return outcome,
             }
         }
-        let change = |_: &Value| Ok(object.clone());
+        let change = |old: &Value| {
+            check_uid(kind, old, &object)?;
+            if kind.needs_revision && object::revision(&object) == 0 {
+                return Err(unconditional(kind, name));
+            }
+            Ok(object.clone())
+        };
         let place = Place { caller, kind, namespace, name, part: subresource, options };
         self.modify(place, Owners::Compare, &change).await
     }
@@ -113,6 +119,11 @@ impl Registry {
             let old = object::parse(&record)?;
             let new = change(&old)?;
             let asked = object::meta_str(&new, "resourceVersion");
+            if !asked.is_empty() && asked.parse::<u64>().is_err() {
+                return Err(Status::unforeseen(format!(
+                    "strconv.ParseUint: parsing {asked:?}: invalid syntax"
+                )));
+            }
             if !asked.is_empty() && asked != "0" && asked != record.revision.to_string() {
                 return Err(Status::modified(kind, name));
             }
@@ -173,14 +184,37 @@ impl Registry {
         old: &Value,
         mut new: Value,
     ) -> Result<Written, Lost> {
+        let Place { kind, options, .. } = place;
+        rules::check_type(kind, &mut new).map_err(Lost::Refused)?;
+        let warnings = rules::read(kind, &new, options).map_err(Lost::Refused)?;
+        match self.replace_read(place, owners, revision, old, new).await {
+            Ok(written) => Ok(Written { warnings, ..written }),
+            Err(Lost::Refused(status)) => Err(Lost::Refused(status.with_warnings(warnings))),
+            Err(Lost::Race) => Err(Lost::Race),
+        }
+    }
+
+    async fn replace_read(
+        &self,
+        place: Place<'_>,
+        owners: Owners,
+        revision: u64,
+        old: &Value,
+        mut new: Value,
+    ) -> Result<Written, Lost> {
         let Place { caller, kind, part, options, .. } = place;
         let name = object::name(old);
-        rules::check_type(kind, &mut new).map_err(Lost::Refused)?;
-        check_identity(kind, old, &new).map_err(Lost::Refused)?;
+        check_identity(old, &new).map_err(Lost::Refused)?;
         rules::isolate(kind, part, old, &mut new);
-        let warnings =
-            rules::shape(kind, &mut new, options.field_validation).map_err(Lost::Refused)?;
+        rules::shape(kind, &mut new);
+        let mut causes = identity_causes(old, &new);
         keep_metadata(kind, old, &mut new);
+        // What the server changes after this belongs to nobody.
+        let claims = (owners == Owners::Compare && *old != new).then(|| {
+            let owned = self.own_fields(caller, kind, part, Some(old), new.clone(), options);
+            object::metadata(&owned).get("managedFields").cloned()
+        });
+        rules::count_template(kind, Some(old), &mut new);
         if *kind == kinds::SERVICES {
             service::prepare_update(old, &mut new);
         }
@@ -189,7 +223,7 @@ impl Registry {
         if may_count && rules::is_new_generation(kind, old, &new) {
             bump_generation(&mut new);
         }
-        let mut causes = finalizer_causes(old, &new);
+        causes.extend(finalizer_causes(old, &new));
         causes.extend(self.validate_update(kind, part, old, &new));
         if !causes.is_empty() {
             return Err(Lost::Refused(Status::invalid(kind, name, causes)));
@@ -201,15 +235,12 @@ impl Registry {
                     .map_err(|causes| Lost::Refused(Status::invalid(kind, name, causes)))?;
             ledger = Ledger { taken: Some(taken), released };
         }
-        if owners == Owners::Compare && *old != new {
-            new = self.own_fields(caller, kind, part, Some(old), new, options);
+        if let Some(claims) = claims {
+            rules::set_or_remove(object::metadata_mut(&mut new), "managedFields", claims);
         }
         self.check_change(caller, kind, part, old, &new).map_err(Lost::Refused)?;
-        if *old == new {
-            return Ok(Written { object: new, record: None, created: false, warnings });
-        }
-        if options.dry_run {
-            return Ok(Written { object: new, record: None, created: false, warnings });
+        if *old == new || options.dry_run {
+            return Ok(Written::new(new, None, false));
         }
         let key = key(kind, object::namespace(old), name);
         let record = if is_finished(kind, old, &new) {
@@ -219,13 +250,12 @@ impl Registry {
             self.put(key, Expect::Revision(revision), Encoded::of(kind, &new), ledger).await?
         };
         object::set_revision(&mut new, record.revision);
-        Ok(Written { object: new, record: Some(record), created: false, warnings })
+        Ok(Written::new(new, Some(record), false))
     }
 }
 
 /// The object that the client means is the one that is stored.
-fn check_identity(kind: &Kind, old: &Value, new: &Value) -> Result<(), Status> {
-    let name = object::name(old);
+fn check_identity(old: &Value, new: &Value) -> Result<(), Status> {
     for field in ["name", "namespace"] {
         let (before, after) = (object::meta_str(old, field), object::meta_str(new, field));
         if !after.is_empty() && before != after {
@@ -240,17 +270,60 @@ fn check_identity(kind: &Kind, old: &Value, new: &Value) -> Result<(), Status> {
             )));
         }
     }
+    Ok(())
+}
+
+/// A PUT with a uid asks for the object of that uid.
+fn check_uid(kind: &Kind, old: &Value, new: &Value) -> Result<(), Status> {
+    let (before, after) = (object::uid(old), object::uid(new));
+    if after.is_empty() || before == after {
+        return Ok(());
+    }
+    let why =
+        format!("Precondition failed: UID in precondition: {after}, UID in object meta: {before}");
+    Err(Status::conflict(kind, object::name(old), &why))
+}
+
+/// A PUT without a revision on a kind whose writers must know what they replace. Upstream's store
+/// knows resources only, so this names the resource where others name the kind.
+fn unconditional(kind: &Kind, name: &str) -> Status {
+    let field = "metadata.resourceVersion";
+    let cause = Cause {
+        message: "Invalid value: 0x0: must be specified for an update".into(),
+        ..Cause::invalid(field, &Value::Null, "")
+    };
+    let mut status = Status::invalid(kind, name, vec![cause]);
+    status.message = status.message.replacen(&kind.group_kind(), &kind.group_resource(), 1);
+    if let Some(details) = &mut status.details {
+        details.kind = kind.plural.into();
+    }
+    status
+}
+
+/// What nobody may write: another uid, or the end of an object that is not on its way out.
+/// Upstream looks twice: for all kinds, and for this.
+fn identity_causes(old: &Value, new: &Value) -> Vec<Cause> {
+    const IMMUTABLE: &str = "field is immutable";
+    let mut causes = Vec::new();
     let (before, after) = (object::uid(old), object::uid(new));
     if !after.is_empty() && before != after {
-        return Err(Status::conflict(
-            kind,
-            name,
-            &format!(
-                "Precondition failed: UID in precondition: {after}, UID in object meta: {before}"
-            ),
-        ));
+        causes.push(Cause::invalid("metadata.uid", &after.into(), IMMUTABLE));
     }
-    Ok(())
+    let added = |field: &str| {
+        let found = |object| object::metadata(object).get(field).filter(|v: &&Value| !v.is_null());
+        if found(old).is_some() { None } else { found(new).cloned() }
+    };
+    if let Some(time) = added("deletionTimestamp") {
+        // As Go prints a time.
+        let shown = time.as_str().unwrap_or_default().replace('T', " ").replace('Z', " +0000 UTC");
+        let message = format!("Invalid value: {shown}: {IMMUTABLE}");
+        causes.push(Cause { message, ..Cause::invalid("metadata.deletionTimestamp", &time, "") });
+    }
+    if let Some(seconds) = added("deletionGracePeriodSeconds") {
+        causes.push(Cause::invalid("metadata.deletionGracePeriodSeconds", &seconds, IMMUTABLE));
+    }
+    let twice = causes.clone();
+    causes.into_iter().chain(twice).collect()
 }
 
 /// Metadata that belongs to the server stays as it was.
@@ -259,7 +332,6 @@ fn keep_metadata(kind: &Kind, old: &Value, new: &mut Value) {
     let after = object::metadata_mut(new);
     for field in [
         "name",
-        "generateName",
         "namespace",
         "uid",
         "resourceVersion",
@@ -270,7 +342,6 @@ fn keep_metadata(kind: &Kind, old: &Value, new: &mut Value) {
     ] {
         rules::set_or_remove(after, field, before.get(field).cloned());
     }
-    after.shift_remove("selfLink");
     // A map or list emptied and one left out are the same; so they compare the same.
     for field in ["labels", "annotations", "finalizers", "ownerReferences"] {
         let empty = match after.get(field) {

@@ -6,7 +6,7 @@
 
 use serde_json::Value;
 
-use super::value::{flag, int, list, text};
+use super::value::{flag, list, text};
 use crate::{Kind, registry::object};
 
 /// The value of a field; `None` when the kind does not offer it, which is a 400
@@ -37,9 +37,6 @@ pub fn selectable(kind: &Kind, object: &Value, field: &str) -> Option<String> {
             let component = text(object, &["source", "component"]);
             let reporting = text(object, &["reportingComponent"]);
             Some(if component.is_empty() { reporting } else { component }.to_owned())
-        }
-        ("apps", "replicasets", "status.replicas") => {
-            Some(int(object, &["status", "replicas"]).unwrap_or(0).to_string())
         }
         ("", "pods", "spec.restartPolicy" | "spec.schedulerName" | "spec.serviceAccountName")
         | ("", "pods", "status.phase" | "status.nominatedNodeName")

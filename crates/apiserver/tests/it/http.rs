@@ -60,7 +60,7 @@ async fn every_refusal_is_a_status() {
         ),
         (Method::GET, "/api/v1/configmaps?labelSelector=a%3D%3D%3Db", None, 400, "BadRequest"),
         (Method::GET, "/api/v1/configmaps?fieldSelector=spec.x%3Db", None, 400, "BadRequest"),
-        (Method::GET, "/api/v1/configmaps?limit=-1", None, 400, "BadRequest"),
+        (Method::GET, "/api/v1/configmaps?limit=x", None, 400, "BadRequest"),
         (Method::GET, "/api/v1/configmaps?continue=nonsense", None, 400, "BadRequest"),
         (Method::GET, "/api/v1/configmaps?resourceVersion=999999", None, 504, "Timeout"),
         (Method::DELETE, &format!("{there}?propagationPolicy=Wrong"), None, 422, "Invalid"),
@@ -253,7 +253,6 @@ async fn watch_lists_end_with_a_bookmark() {
     for (query, code) in [
         ("sendInitialEvents=true", 422),
         ("resourceVersionMatch=NotOlderThan", 422),
-        ("sendInitialEvents=true&resourceVersionMatch=NotOlderThan", 422),
         (
             "sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=1&resourceVersion=99999",
             504,

@@ -87,7 +87,13 @@ pub(crate) struct Hands {
 impl Hands {
     /// The hands of a controller.
     pub(crate) fn new(registry: Registry, recorder: Recorder, component: &str) -> Hands {
-        let caller = Caller::system(component);
+        // As upstream, where all controllers but the scheduler are one program.
+        let program = if component == "default-scheduler" {
+            "kube-scheduler"
+        } else {
+            "kube-controller-manager"
+        };
+        let caller = Caller::system(component).within(program);
         Hands { registry, caller, recorder, component: component.into() }
     }
 

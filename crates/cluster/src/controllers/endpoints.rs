@@ -27,6 +27,7 @@ pub(crate) const ADDRESSES_MAX: usize = 1000;
 const MANAGED_BY_LABEL: &str = "endpoints.kubernetes.io/managed-by";
 const MANAGED_BY: &str = "endpoint-controller";
 const OVER_CAPACITY_ANNOTATION: &str = "endpoints.kubernetes.io/over-capacity";
+const TRIGGER_ANNOTATION: &str = "endpoints.kubernetes.io/last-change-trigger-time";
 /// Endpoints that old leader elections use as a lock.
 pub(crate) const LEADER_ANNOTATION: &str = "control-plane.alpha.kubernetes.io/leader";
 
@@ -65,6 +66,19 @@ pub(crate) fn plan(
         }),
     };
     wanted["metadata"]["labels"] = labels(service);
+    match existing {
+        // The time of what made it necessary: of new Endpoints, the Service's own.
+        None => {
+            let time = object::text(service, "/metadata/creationTimestamp").to_owned();
+            object::set_annotation(&mut wanted, TRIGGER_ANNOTATION, &time);
+        }
+        Some(_) => {
+            let annotations = wanted.pointer_mut("/metadata/annotations");
+            if let Some(map) = annotations.and_then(Value::as_object_mut) {
+                map.shift_remove(TRIGGER_ANNOTATION);
+            }
+        }
+    }
     if truncated {
         object::set_annotation(&mut wanted, OVER_CAPACITY_ANNOTATION, "truncated");
     } else if let Some(annotations) =
@@ -75,9 +89,19 @@ pub(crate) fn plan(
     wanted["subsets"] = subsets.into();
     match existing {
         None => vec![Action::Create(kind, wanted, None)],
-        Some(existing) if same(existing, &wanted) => Vec::new(),
+        Some(existing) if same_but_for_trigger(existing, &wanted) => Vec::new(),
         Some(_) => vec![Action::Update(kind, wanted, None)],
     }
+}
+
+/// Whether nothing is left to write: the time of the last change is no change.
+fn same_but_for_trigger(existing: &Value, wanted: &Value) -> bool {
+    let mut existing = existing.clone();
+    let annotations = existing.pointer_mut("/metadata/annotations");
+    if let Some(map) = annotations.and_then(Value::as_object_mut) {
+        map.shift_remove(TRIGGER_ANNOTATION);
+    }
+    same(&existing, wanted)
 }
 
 fn labels(service: &Value) -> Value {

@@ -42,8 +42,11 @@ impl Recorder {
     /// Starts to write what is reported.
     pub fn start(registry: Registry, tasks: &Tasks) -> Recorder {
         let (reports, queue) = mpsc::channel(QUEUE_MAX);
-        let writer =
-            Writer { registry, caller: Caller::system("event-recorder"), counted: HashMap::new() };
+        let writer = Writer {
+            registry,
+            caller: Caller::system("event-recorder").within("kube-controller-manager"),
+            counted: HashMap::new(),
+        };
         let shutdown = tasks.shutdown().clone();
         tasks.spawn("event recorder", async move {
             tokio::select! {

@@ -25,6 +25,7 @@ mod replicaset;
 mod revisions;
 pub(crate) mod runner;
 mod scheduler;
+mod servicecidr;
 mod statefulset;
 
 use portolan_apiserver::Registry;
@@ -77,6 +78,8 @@ pub fn start(
     runner::run(tasks, name, 2 * WORKERS, garbage::Garbage::start(hands(name), informers));
     let name = "namespace-controller";
     runner::run(tasks, name, 2, namespace::Namespaces::start(hands(name), informers));
+    let name = "service-cidr-controller";
+    runner::run(tasks, name, 1, servicecidr::ServiceCidrs::start(hands(name), informers));
     let name = "service-account-controller";
     let furnishing = namespace::Furnishing::start(hands(name), informers, ca_pem.to_owned());
     runner::run(tasks, name, 2, furnishing);

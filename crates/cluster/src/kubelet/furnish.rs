@@ -98,6 +98,7 @@ impl Host {
                     .unwrap_or_default(),
                 pod: Some((pod.name.clone(), pod.uid.clone())),
                 audiences: audiences.map(str::to_owned).into_iter().collect(),
+                ..TokenSubject::default()
             };
             self.registry.mint_token(&subject, seconds).0
         };

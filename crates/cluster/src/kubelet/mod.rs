@@ -207,7 +207,7 @@ pub async fn start(
     }
     open_more_files();
     let api = ApiDoor { address: config.network.api_door(api.address), ..api };
-    let caller = Caller::system(&format!("node:{}", config.node_name));
+    let caller = Caller::system(&format!("node:{}", config.node_name)).within("kubelet");
     node::announce(&config, registry, &caller)
         .await
         .map_err(|status| StartError::Node { name: config.node_name.clone(), status })?;

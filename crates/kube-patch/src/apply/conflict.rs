@@ -84,12 +84,13 @@ pub enum ApplyError {
 }
 
 impl ApplyError {
-    /// The HTTP status: 409 for conflicts, 500 for unreadable stored fields, else 400.
+    /// The HTTP status: 409 for conflicts, 500 for unreadable stored fields and for what the API
+    /// server does not foresee (lists that are none), else 400.
     #[must_use]
     pub fn code(&self) -> u16 {
         match self {
             Self::Conflict(_) => 409,
-            Self::Stored { .. } => 500,
+            Self::Stored { .. } | Self::List { .. } => 500,
             _ => 400,
         }
     }
@@ -97,9 +98,10 @@ impl ApplyError {
     /// The `reason` word of the `Status`.
     #[must_use]
     pub fn reason(&self) -> &'static str {
-        match self.code() {
-            409 => "Conflict",
-            500 => "InternalError",
+        match self {
+            Self::Conflict(_) => "Conflict",
+            Self::Stored { .. } => "InternalError",
+            Self::List { .. } => "",
             _ => "BadRequest",
         }
     }

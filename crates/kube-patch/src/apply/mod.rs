@@ -82,6 +82,32 @@ pub struct Write<'a> {
 /// `pkg/apis/meta/v1/validation`.
 pub const MAX_MANAGER_BYTES: usize = 128;
 
+/// A place in an object as the errors of an apply name it:
+/// `spec.template.spec.containers[0].nothing` is
+/// `.spec.template.spec.containers[name="main"].nothing` where lists have keys.
+#[must_use]
+pub fn place(object: &Value, schema: &Schema, path: &str) -> String {
+    let (mut value, mut at, mut shown) = (Some(object), schema.root(), String::new());
+    for part in path.split('.') {
+        let (name, mut rest) = part.split_once('[').unwrap_or((part, ""));
+        value = value.and_then(|v| v.get(name));
+        at = at.field(name);
+        shown.push_str(&PathElement::Field(name.to_owned()).to_string());
+        while let Some((index, after)) = rest.split_once(']') {
+            let index: usize = index.parse().unwrap_or_default();
+            value = value.and_then(|v| v.get(index));
+            let key = value.and_then(|item| element::element_of(at.list(), item).ok());
+            shown.push_str(
+                &key.unwrap_or(PathElement::Index(i64::try_from(index).unwrap_or_default()))
+                    .to_string(),
+            );
+            at = at.item();
+            rest = after.strip_prefix('[').unwrap_or_default();
+        }
+    }
+    shown
+}
+
 /// The manager of a request: its `fieldManager`, or else what its User-Agent says before the first
 /// `/`, without unprintable characters, cut to [`MAX_MANAGER_BYTES`].
 #[must_use]
@@ -417,6 +443,8 @@ const BY_VALUE: &[&[&str]] = &[
     &["template", "spec"],
     &["status"],
     &["status", "loadBalancer"],
+    // Of Events.
+    &["source"],
 ];
 
 /// The object before a write that results in `new`, as a typed server would see it: `old` (or

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::Object;
 use crate::error::PatchError;
 
-const PATCH: &str = "$patch";
+pub(super) const PATCH: &str = "$patch";
 pub(super) const REPLACE: &str = "replace";
 pub(super) const DELETE: &str = "delete";
 const RETAIN_KEYS: &str = "$retainKeys";

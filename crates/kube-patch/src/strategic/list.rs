@@ -151,8 +151,11 @@ fn obey_directives(
             Some(word) if word == directive::REPLACE => replace = true,
             Some(word) => {
                 return Err(PatchError::UnknownDirective {
-                    directive: word.clone(),
-                    place: "list",
+                    map: {
+                        let mut map = element.clone();
+                        map[directive::PATCH] = word.clone();
+                        map
+                    },
                 });
             }
         }

@@ -76,7 +76,9 @@ fn merge_object(mut live: Object, mut patch: Object, at: At<'_>) -> Result<Objec
         Some(word) if word == directive::REPLACE => return Ok(clean_members(patch)),
         Some(word) if word == directive::DELETE => return Ok(Object::new()),
         Some(word) => {
-            return Err(PatchError::UnknownDirective { directive: word, place: "map" });
+            let mut map = Value::Object(patch);
+            map[directive::PATCH] = word;
+            return Err(PatchError::UnknownDirective { map });
         }
     }
     directive::retain_keys(&mut live, &mut patch)?;

@@ -11,7 +11,7 @@ mod pods;
 mod services;
 mod workloads;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::value::{Object, fill, fill_zero, items, object};
 use crate::kinds::Kind;
@@ -68,11 +68,6 @@ fn namespace(root: &mut Object) {
         && let Some(labels) = object(root, "metadata").and_then(|m| object(m, "labels"))
     {
         labels.insert(NAMESPACE_NAME_LABEL.to_owned(), name.into());
-    }
-    let deleting = root.get("metadata").is_some_and(|m| m.get("deletionTimestamp").is_some());
-    // Upstream's strategy adds the finalizer at creation; finalisation takes it away.
-    if !deleting && let Some(spec) = object(root, "spec") {
-        fill(spec, "finalizers", json!(["kubernetes"]));
     }
     if let Some(status) = object(root, "status") {
         fill_zero(status, "phase", "Active");

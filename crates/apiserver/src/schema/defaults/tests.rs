@@ -148,7 +148,7 @@ fn small_kinds() {
         &kinds::NAMESPACES,
         json!({"metadata": {"name": "a"}}),
         json!({"metadata": {"name": "a", "labels": {"kubernetes.io/metadata.name": "a"}},
-            "spec": {"finalizers": ["kubernetes"]}, "status": {"phase": "Active"}}),
+            "status": {"phase": "Active"}}),
     );
     check(&kinds::SECRETS, json!({}), json!({"type": "Opaque"}));
     check(

@@ -42,6 +42,16 @@ pub struct Context<'a> {
     pub pod_cidrs: &'a [Cidr],
 }
 
+/// What keeps a text from being the key of a label.
+pub(crate) fn qualified_name_faults(text: &str) -> Vec<String> {
+    syntax::qualified_name(text)
+}
+
+/// What keeps a text from being the value of a label.
+pub(crate) fn label_value_faults(text: &str) -> Vec<String> {
+    syntax::label_value(text)
+}
+
 /// What is wrong with a new object.
 pub fn create(kind: &Kind, object: &Value, context: &Context<'_>) -> Vec<Cause> {
     let mut report = Report::default();

@@ -55,7 +55,7 @@ static KINDS: &[GroupVersion] = &[
             ("ReplicaSet", &pod::WORKLOAD),
             ("StatefulSet", &pod::WORKLOAD),
             ("DaemonSet", &pod::WORKLOAD),
-            ("ControllerRevision", &other::DATA),
+            ("ControllerRevision", &other::CONTROLLER_REVISION),
         ],
     ),
     ("batch", "v1", &[("Job", &pod::JOB), ("CronJob", &pod::CRON_JOB)]),

@@ -74,7 +74,10 @@ static CLAIM_STATUS: Type = Type::of(&[
 
 pub(super) static STORAGE_CLASS: Type = Type::of(&[METADATA, free("parameters")]);
 
-/// Kinds that hold data by key: ConfigMap, Secret, ControllerRevision.
+/// What is remembered of an earlier version is owned as a whole.
+pub(super) static CONTROLLER_REVISION: Type = Type::of(&[METADATA, atomic("data")]);
+
+/// Kinds that hold data by key: ConfigMap, Secret.
 pub(super) static DATA: Type =
     Type::of(&[METADATA, free("data"), free("binaryData"), free("stringData")]);
 
