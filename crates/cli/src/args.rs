@@ -171,6 +171,15 @@ pub struct UpArgs {
     /// Where the DNS server listens (UDP and TCP)
     #[arg(long, value_name = "ADDRESS", value_parser = socket, default_value = "127.0.0.1:1053")]
     pub dns_listen: SocketAddr,
+    /// Where the DNS server listens for DNS over TLS [default: it does not]
+    #[arg(long, value_name = "ADDRESS", value_parser = socket, requires_all = ["dns_tls_certificate", "dns_tls_key"])]
+    pub dns_tls_listen: Option<SocketAddr>,
+    /// Its certificate, with those that lead to its authority (PEM)
+    #[arg(long, value_name = "FILE", requires = "dns_tls_listen")]
+    pub dns_tls_certificate: Option<PathBuf>,
+    /// The certificate's private key (PEM)
+    #[arg(long, value_name = "FILE", requires = "dns_tls_listen")]
+    pub dns_tls_key: Option<PathBuf>,
     /// Where names that are not the cluster's are asked for: IP:PORT,... [default: they are refused]
     #[arg(long, value_name = "ADDRESSES", value_delimiter = ',')]
     pub dns_upstream: Vec<SocketAddr>,

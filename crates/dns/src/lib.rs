@@ -25,6 +25,7 @@
 mod address_book;
 mod answer;
 mod compiled;
+mod dot;
 mod folded;
 mod forward;
 mod histogram;
@@ -46,6 +47,7 @@ mod udp;
 mod wire;
 
 pub use answer::{Answer, Failure, Refusal, answer};
+pub use dot::{Tls, TlsError};
 pub use forward::{CacheSettings, Forwarding, Stub};
 pub use message::{Question, Rejection};
 pub use name::{DnsName, Rr};

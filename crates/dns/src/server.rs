@@ -25,8 +25,13 @@ use thiserror::Error;
 use tracing::info;
 
 use crate::{
-    forward::Forwarder, metrics::DnsMetrics, names::Names, responder::Responder,
-    settings::Settings, tcp, udp,
+    dot::{Tls, TlsError},
+    forward::Forwarder,
+    metrics::DnsMetrics,
+    names::Names,
+    responder::Responder,
+    settings::Settings,
+    tcp, udp,
 };
 
 /// Where `portolan up` listens: above the privileged ports, as 53 needs root.
@@ -39,13 +44,15 @@ pub struct Config {
     pub listen: Vec<SocketAddr>,
     /// UDP workers for each address; `None`: one per core.
     pub workers: Option<NonZeroUsize>,
+    /// DNS over TLS beside it; `None`: not offered.
+    pub tls: Option<Tls>,
     /// What is answered. `own_addresses` is filled in when empty.
     pub settings: Settings,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { listen: vec![LISTEN], workers: None, settings: Settings::default() }
+        Self { listen: vec![LISTEN], workers: None, tls: None, settings: Settings::default() }
     }
 }
 
@@ -63,12 +70,15 @@ pub enum StartError {
         /// Why not.
         why: &'static str,
     },
+    /// DNS over TLS cannot be offered.
+    #[error("DNS over TLS cannot be offered")]
+    Tls(#[source] TlsError),
     /// An address cannot be listened on.
     #[error("cannot listen for DNS on {address} ({transport})")]
     Listen {
         /// Which.
         address: SocketAddr,
-        /// `UDP` or `TCP`.
+        /// `UDP`, `TCP` or `TLS`.
         transport: &'static str,
         /// Why not.
         #[source]
@@ -80,10 +90,16 @@ pub enum StartError {
 #[derive(Clone, Debug)]
 pub struct Running {
     addresses: Vec<SocketAddr>,
+    tls_address: Option<SocketAddr>,
     names: Arc<ArcSwap<Names>>,
 }
 
 impl Running {
+    /// Where it listens for DNS over TLS.
+    pub fn tls_address(&self) -> Option<SocketAddr> {
+        self.tls_address
+    }
+
     /// Where it listens, in the order of the configuration.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
@@ -104,7 +120,7 @@ pub async fn start(
     readiness: &Readiness,
     tasks: &Tasks,
 ) -> Result<Running, StartError> {
-    let Config { listen, workers, mut settings } = config;
+    let Config { listen, workers, tls, mut settings } = config;
     if listen.is_empty() {
         return Err(StartError::NoAddress);
     }
@@ -117,6 +133,7 @@ pub async fn start(
     for address in listen {
         bound.push(bind(address, workers)?);
     }
+    let secure = tls.map(|tls| bind_tls(&tls)).transpose()?;
     let addresses: Vec<SocketAddr> = bound.iter().map(|sockets| sockets.address).collect();
     if settings.own_addresses.is_empty() {
         settings.own_addresses =
@@ -139,7 +156,12 @@ pub async fn start(
             tasks.spawn("dns udp", udp::work(socket, responder.clone(), tasks.shutdown().clone()));
         }
         let connections = tcp::Connections::new(responder.clone(), tasks.shutdown().clone());
-        tasks.spawn("dns tcp", tcp::accept(sockets.tcp, connections));
+        tasks.spawn("dns tcp", tcp::accept(sockets.tcp, None, connections));
+    }
+    let tls_address = secure.as_ref().map(|secure| secure.address);
+    if let Some(SecureListener { listener, acceptor, .. }) = secure {
+        let connections = tcp::Connections::new(responder.clone(), tasks.shutdown().clone());
+        tasks.spawn("dns tls", tcp::accept(listener, Some(acceptor), connections));
     }
     members.push(FaceId { face: Face::Dns, member: name("tcp") });
 
@@ -167,7 +189,23 @@ pub async fn start(
         follower.leave();
     });
     info!(?addresses, "DNS is served");
-    Ok(Running { addresses, names })
+    Ok(Running { addresses, tls_address, names })
+}
+
+struct SecureListener {
+    address: SocketAddr,
+    listener: tokio::net::TcpListener,
+    acceptor: tokio_rustls::TlsAcceptor,
+}
+
+/// Reads the certificate, then binds.
+fn bind_tls(tls: &Tls) -> Result<SecureListener, StartError> {
+    let acceptor = tls.acceptor().map_err(StartError::Tls)?;
+    let address = tls.listen;
+    let refused = |source| StartError::Listen { address, transport: "TLS", source };
+    let listener = tcp::bind(address).map_err(refused)?;
+    let address = listener.local_addr().map_err(refused)?;
+    Ok(SecureListener { address, listener, acceptor })
 }
 
 struct Bound {

@@ -1,4 +1,5 @@
-//! DNS over TCP: messages with a length in front, many on one connection.
+//! DNS over TCP, with TLS or without: messages with a length in front, many on one
+//! connection.
 //!
 //! Queries that arrive together are answered together, in their order but for
 //! those that others have to be asked for: they come as they are ready. Limits
@@ -20,10 +21,11 @@ use portolan_runtime::Shutdown;
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     time::{sleep, timeout},
 };
+use tokio_rustls::TlsAcceptor;
 use tracing::debug;
 
 use crate::{
@@ -120,8 +122,12 @@ impl Drop for Admitted {
     }
 }
 
-/// Accepts connections until shutdown.
-pub(crate) async fn accept(listener: TcpListener, connections: Connections) {
+/// Accepts connections until shutdown; with `tls`, each begins with a handshake.
+pub(crate) async fn accept(
+    listener: TcpListener,
+    tls: Option<TlsAcceptor>,
+    connections: Connections,
+) {
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -139,21 +145,31 @@ pub(crate) async fn accept(listener: TcpListener, connections: Connections) {
             connections.responder.metrics.tcp_refused.inc();
             continue;
         };
+        let tls = tls.clone();
         tokio::spawn(async move {
             let shutdown = admitted.connections.shutdown.clone();
             tokio::select! {
-                () = serve(stream, &admitted) => {}
+                () = greet(stream, tls, &admitted) => {}
                 () = shutdown.cancelled() => {}
             }
         });
     }
 }
 
-async fn serve(mut stream: TcpStream, admitted: &Admitted) {
+async fn greet(stream: TcpStream, tls: Option<TlsAcceptor>, admitted: &Admitted) {
     // Replies are small and must not wait for acknowledgements.
     if let Err(error) = stream.set_nodelay(true) {
         debug!(%error, "TCP_NODELAY");
     }
+    let Some(tls) = tls else { return serve(stream, admitted).await };
+    match timeout(READ, tls.accept(stream)).await {
+        Ok(Ok(stream)) => serve(stream, admitted).await,
+        Ok(Err(error)) => debug!(%error, "a handshake failed"),
+        Err(_) => debug!("a handshake took too long"),
+    }
+}
+
+async fn serve<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, admitted: &Admitted) {
     let responder = &admitted.connections.responder;
     let mut random = SmallRng::from_os_rng();
     let mut input = BytesMut::with_capacity(4096);
@@ -231,7 +247,7 @@ fn whole_message(input: &[u8]) -> Option<usize> {
 /// Reads until a message is whole. A client may be silent for [`IDLE`] before
 /// one begins, and has [`READ`] for all of it once it has begun, however it
 /// doles out the bytes. False: the connection is over.
-async fn read_on(stream: &mut TcpStream, input: &mut BytesMut) -> bool {
+async fn read_on<S: AsyncRead + Unpin>(stream: &mut S, input: &mut BytesMut) -> bool {
     if input.is_empty() {
         match timeout(IDLE, stream.read_buf(input)).await {
             Ok(Ok(length)) if length > 0 => {}
@@ -250,11 +266,16 @@ async fn read_on(stream: &mut TcpStream, input: &mut BytesMut) -> bool {
     timeout(READ, rest).await.unwrap_or(false)
 }
 
-async fn write(stream: &mut TcpStream, output: &mut Vec<u8>) -> bool {
+async fn write<S: AsyncWrite + Unpin>(stream: &mut S, output: &mut Vec<u8>) -> bool {
     if output.is_empty() {
         return true;
     }
-    let written = matches!(timeout(WRITE, stream.write_all(output)).await, Ok(Ok(())));
+    // TLS keeps what is written until it is flushed.
+    let all = async {
+        stream.write_all(output).await?;
+        stream.flush().await
+    };
+    let written = matches!(timeout(WRITE, all).await, Ok(Ok(())));
     output.clear();
     written
 }

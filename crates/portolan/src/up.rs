@@ -258,6 +258,7 @@ async fn start_faces(
         let config = portolan_dns::Config {
             listen: vec![up.dns_listen],
             settings,
+            tls: dns_tls(up),
             ..portolan_dns::Config::default()
         };
         let dns =
@@ -286,6 +287,16 @@ async fn start_faces(
         addresses.http = Some(format!("http://{}", api.address));
     }
     Ok(())
+}
+
+/// DNS over TLS, where all of its flags are given (clap sees to it that none or all
+/// are).
+fn dns_tls(up: &UpArgs) -> Option<portolan_dns::Tls> {
+    Some(portolan_dns::Tls {
+        listen: up.dns_tls_listen?,
+        certificate: up.dns_tls_certificate.clone()?,
+        key: up.dns_tls_key.clone()?,
+    })
 }
 
 /// Connects the sources through the kubeconfig, as to any other cluster.

@@ -36,6 +36,7 @@ impl Server {
             listen: vec!["127.0.0.1:0".parse().unwrap()],
             workers: std::num::NonZeroUsize::new(2),
             settings,
+            ..Config::default()
         };
         let metrics = Metrics::new();
         let readiness = Readiness::new();

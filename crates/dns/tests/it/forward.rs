@@ -438,7 +438,12 @@ async fn an_upstream_that_leads_back_is_left_out() {
     let good = Upstream::start(|heard| Some(heard.records(&[WWW]))).await;
     let settings =
         Settings { forwarding: forwarding(&[relay.address, good.address]), ..Settings::default() };
-    let config = Config { listen: vec![listen], workers: std::num::NonZeroUsize::new(2), settings };
+    let config = Config {
+        listen: vec![listen],
+        workers: std::num::NonZeroUsize::new(2),
+        settings,
+        ..Config::default()
+    };
     let (metrics, tasks) = (Metrics::new(), Tasks::new(Shutdown::new()));
     let live = Live::new(&world());
     let hub = live.hub().clone();

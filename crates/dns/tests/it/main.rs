@@ -5,6 +5,7 @@
 mod cases;
 mod client;
 mod dig;
+mod dot;
 mod face;
 mod forward;
 mod sockets;
