@@ -58,7 +58,10 @@ impl Registry {
         rules::check_type(kind, &mut object)?;
         let warnings = rules::read(kind, &object, options)?;
         match self.create_read(caller, kind, namespace, owners, object, options).await {
-            Ok(written) => Ok(Written { warnings, ..written }),
+            Ok(mut written) => {
+                written.warnings.splice(0..0, warnings);
+                Ok(written)
+            }
             Err(status) => Err(status.with_warnings(warnings)),
         }
     }
@@ -120,12 +123,16 @@ impl Registry {
         if owners == Owners::Compare {
             object = self.own_fields(caller, kind, None, None, object, options);
         }
+        if *kind == kinds::PODS {
+            self.admit_pod(&mut object)?;
+        }
         rules::admit(kind, &mut object);
         let name = object::name(&object).to_owned();
         let causes = self.validate_create(kind, &object);
         if !causes.is_empty() {
             return Err(Status::invalid(kind, &name, causes));
         }
+        let warnings = schema::warnings::on_create(kind, &object);
         let key = key(kind, object::namespace(&object), &name);
         // Before allocation, so that a taken name does not show as a taken address.
         if self.inner.store.get(&key).is_some() {
@@ -139,7 +146,7 @@ impl Registry {
             ledger.taken = Some(taken);
         }
         if options.dry_run {
-            return Ok(Written::new(object, None, true));
+            return Ok(Written { warnings, ..Written::new(object, None, true) });
         }
         // Only now, for a dry run does not mind.
         if object::revision(&object) != 0 {
@@ -150,7 +157,7 @@ impl Registry {
         match self.put(key, Expect::Absent, encoded, ledger).await {
             Ok(record) => {
                 object::set_revision(&mut object, record.revision);
-                Ok(Written::new(object, Some(record), true))
+                Ok(Written { warnings, ..Written::new(object, Some(record), true) })
             }
             Err(Lost::Race) => Err(Status::already_exists(kind, &name)),
             Err(Lost::Refused(status)) => Err(status),

@@ -15,6 +15,7 @@
 
 pub mod access;
 mod addresses;
+mod admission;
 pub mod allocators;
 mod caller;
 mod commit;

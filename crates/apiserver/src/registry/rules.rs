@@ -53,6 +53,7 @@ pub(crate) fn read(
 /// Drops unknown fields and fills in defaults.
 pub(crate) fn shape(kind: &Kind, object: &mut Value) {
     schema::types::prune(kind, object);
+    schema::gates::drop(kind, object);
     if kind.is_core("secrets") {
         fold_string_data(object);
     }
@@ -180,6 +181,7 @@ pub(crate) fn admit(kind: &Kind, object: &mut Value) {
         }
         _ => {}
     }
+    schema::types::complete(kind, object);
 }
 
 /// A Pod with gates says from the start that it is not to be scheduled yet (Pod strategy).

@@ -91,14 +91,9 @@ pub(crate) fn holdings_of(kind: &Kind, object: &Value) -> Vec<Holding> {
 pub(crate) fn normalise(service: &mut Value) {
     let spec = object::map_at(object::map_of(service), "spec");
     let (one, all) = (text(spec, "clusterIP").to_owned(), texts(spec, "clusterIPs"));
-    match (one.is_empty(), all.first()) {
-        (false, None) => {
-            spec.insert("clusterIPs".into(), json!([one]));
-        }
-        (true, Some(first)) => {
-            spec.insert("clusterIP".into(), first.as_str().into());
-        }
-        _ => {}
+    // Not the other way round: addresses without a first one are refused.
+    if !one.is_empty() && all.is_empty() {
+        spec.insert("clusterIPs".into(), json!([one]));
     }
 }
 

@@ -14,7 +14,7 @@ use super::{
     object::Encoded,
     rules, service,
 };
-use crate::{Cause, Kind, Status, kinds, schema, store::Expect};
+use crate::{Kind, Status, kinds, schema, store::Expect};
 
 /// Attempts at a write that others keep overtaking. Each failure means that another write went
 /// through, so this is reached only under a storm on one object.
@@ -157,6 +157,7 @@ impl Registry {
             // What is stored has one spelling, whoever wrote it: otherwise the
             // next writer would seem to change what it never touched.
             schema::types::prune(kind, &mut new);
+            schema::types::complete(kind, &mut new);
             if kind.has_generation && rules::is_new_generation(kind, &old, &new) {
                 bump_generation(&mut new);
             }
@@ -188,7 +189,10 @@ impl Registry {
         rules::check_type(kind, &mut new).map_err(Lost::Refused)?;
         let warnings = rules::read(kind, &new, options).map_err(Lost::Refused)?;
         match self.replace_read(place, owners, revision, old, new).await {
-            Ok(written) => Ok(Written { warnings, ..written }),
+            Ok(mut written) => {
+                written.warnings.splice(0..0, warnings);
+                Ok(written)
+            }
             Err(Lost::Refused(status)) => Err(Lost::Refused(status.with_warnings(warnings))),
             Err(Lost::Race) => Err(Lost::Race),
         }
@@ -209,6 +213,8 @@ impl Registry {
         rules::shape(kind, &mut new);
         let mut causes = identity_causes(old, &new);
         keep_metadata(kind, old, &mut new);
+        schema::defaults::carry(kind, old, &mut new);
+        schema::types::complete(kind, &mut new);
         // What the server changes after this belongs to nobody.
         let claims = (owners == Owners::Compare && *old != new).then(|| {
             let owned = self.own_fields(caller, kind, part, Some(old), new.clone(), options);
@@ -223,11 +229,15 @@ impl Registry {
         if may_count && rules::is_new_generation(kind, old, &new) {
             bump_generation(&mut new);
         }
-        causes.extend(finalizer_causes(old, &new));
         causes.extend(self.validate_update(kind, part, old, &new));
         if !causes.is_empty() {
             return Err(Lost::Refused(Status::invalid(kind, name, causes)));
         }
+        let warnings = match part {
+            None => schema::warnings::on_update(kind, old, &new),
+            Some(Subresource::Status) => schema::warnings::on_status(kind, &new),
+            Some(_) => Vec::new(),
+        };
         let mut ledger = Ledger::default();
         if *kind == kinds::SERVICES {
             let (taken, released) =
@@ -240,7 +250,7 @@ impl Registry {
         }
         self.check_change(caller, kind, part, old, &new).map_err(Lost::Refused)?;
         if *old == new || options.dry_run {
-            return Ok(Written::new(new, None, false));
+            return Ok(Written { warnings, ..Written::new(new, None, false) });
         }
         let key = key(kind, object::namespace(old), name);
         let record = if is_finished(kind, old, &new) {
@@ -250,7 +260,7 @@ impl Registry {
             self.put(key, Expect::Revision(revision), Encoded::of(kind, &new), ledger).await?
         };
         object::set_revision(&mut new, record.revision);
-        Ok(Written::new(new, Some(record), false))
+        Ok(Written { warnings, ..Written::new(new, Some(record), false) })
     }
 }
 
@@ -365,27 +375,6 @@ fn keep_metadata(kind: &Kind, old: &Value, new: &mut Value) {
 pub(crate) fn bump_generation(object: &mut Value) {
     let generation = object.pointer("/metadata/generation").and_then(Value::as_u64).unwrap_or(0);
     object::metadata_mut(object).insert("generation".into(), json!(generation + 1));
-}
-
-/// An object on its way out takes no new finalizers.
-fn finalizer_causes(old: &Value, new: &Value) -> Vec<Cause> {
-    if !object::is_deleting(old) {
-        return Vec::new();
-    }
-    let before = object::finalizers(old);
-    let added: Vec<_> =
-        object::finalizers(new).into_iter().filter(|f| !before.contains(f)).collect();
-    if added.is_empty() {
-        return Vec::new();
-    }
-    vec![Cause::forbidden(
-        "metadata.finalizers",
-        &format!(
-            "no new finalizers can be added if the object is being deleted, found new finalizers \
-             []string{{{}}}",
-            added.iter().map(|f| format!("{f:?}")).collect::<Vec<_>>().join(", ")
-        ),
-    )]
 }
 
 /// Whether this write takes away the last thing that kept a deleted object.

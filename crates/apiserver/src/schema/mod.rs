@@ -3,8 +3,9 @@
 //! A written object passes through here in this order: [`protobuf::decode`]
 //! (only when the body was protobuf), [`types::check`] (400 on a wrong JSON
 //! type), [`types::unknown_fields`] (for `fieldValidation`), [`types::prune`]
-//! (what a typed server would drop), [`defaults::apply`], then
-//! [`validate::create`] or [`validate::update`] (422 with causes). Readers use
+//! (what a typed server would drop), [`gates::drop`], [`defaults::apply`],
+//! [`types::complete`] (what it would add), then [`validate::create`] or
+//! [`validate::update`] (422 with causes) and [`warnings`]. Readers use
 //! [`tables`] for what kubectl prints, [`fields`] for field selectors and
 //! [`openapi`] for the documents that kubectl reads before it writes.
 //!
@@ -16,6 +17,7 @@
 mod data;
 pub mod defaults;
 pub mod fields;
+pub mod gates;
 pub mod openapi;
 pub mod protobuf;
 pub mod qos;
@@ -24,3 +26,4 @@ pub mod tables;
 pub mod types;
 pub mod validate;
 mod value;
+pub mod warnings;

@@ -78,6 +78,11 @@ impl Quantity {
         self.nano < 0
     }
 
+    /// Whether this is so many times a whole, positive unit.
+    pub fn is_multiple_of(&self, unit: Quantity) -> bool {
+        unit.nano > 0 && unit.is_whole() && self.nano % unit.nano == 0
+    }
+
     /// Whether this is a whole number.
     pub fn is_whole(&self) -> bool {
         self.nano % NANO == 0

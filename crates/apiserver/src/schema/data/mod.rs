@@ -60,6 +60,8 @@ pub(super) struct Field {
     pub(super) shape: Shape,
     /// Whether Go leaves a zero value out of JSON.
     pub(super) omit_zero: bool,
+    /// Whether Go writes it whatever it holds.
+    pub(super) always: bool,
 }
 
 /// What a value looks like.
@@ -95,6 +97,11 @@ impl Struct {
     /// A member of the JSON object, by its name.
     pub(super) fn member(&self, name: &str) -> Option<&Field> {
         self.members.get(name)
+    }
+
+    /// The members that Go writes whatever they hold.
+    pub(super) fn always(&self) -> impl Iterator<Item = (&'static str, &Field)> {
+        self.members.iter().filter(|(_, field)| field.always).map(|(name, field)| (*name, field))
     }
 
     /// The names of all members.
@@ -137,7 +144,7 @@ impl Types {
     }
 
     /// Reads the table: `= VERSION KIND STRUCT` per kind, then structs with a line per field:
-    /// ` NUMBER NAME TYPE [omitempty]`. An error is the line at fault.
+    /// ` NUMBER NAME TYPE [omitempty|always|value]`. An error is the line at fault.
     fn parse(text: &'static str) -> Result<Types, &'static str> {
         let mut types = Types { structs: Vec::new(), roots: HashMap::new() };
         let lines = || text.lines().filter(|line| !line.starts_with('#'));
@@ -161,6 +168,7 @@ impl Types {
                         name: (*name != INLINE).then_some(*name),
                         shape: parse_shape(shape, &ids).ok_or(line)?,
                         omit_zero: *rest == ["omitempty"],
+                        always: matches!(*rest, ["always" | "value"]),
                     };
                     types.structs.get_mut(index).ok_or(line)?.fields.push(field);
                 }

@@ -13,7 +13,7 @@ mod workloads;
 
 use serde_json::Value;
 
-use super::value::{Object, fill, fill_zero, items, object};
+use super::value::{Object, fill, fill_zero, is_zero, items, object};
 use crate::kinds::Kind;
 
 pub use pods::admit_pod;
@@ -52,6 +52,14 @@ pub fn apply(kind: &Kind, object: &mut Value) {
     }
 }
 
+/// What a changed object keeps or gets again, whatever its writer left out: what upstream's
+/// admission does on each update.
+pub fn carry(kind: &Kind, old: &Value, new: &mut Value) {
+    if (kind.group, kind.kind) == ("", "Pod") {
+        pods::carry(old, new);
+    }
+}
+
 fn object_at<'v>(root: &'v mut Object, key: &str) -> Option<&'v mut Object> {
     object(root, key)
 }
@@ -75,11 +83,28 @@ fn namespace(root: &mut Object) {
 }
 
 fn node(root: &mut Object) {
-    object(root, "spec");
+    if let Some(spec) = object(root, "spec") {
+        pod_cidrs(spec);
+    }
     if let Some(status) = object(root, "status")
         && let Some(capacity) = status.get("capacity").cloned()
     {
         fill(status, "allocatable", capacity);
+    }
+}
+
+/// One range and the list of them say the same; where they differ, the one is right.
+fn pod_cidrs(spec: &mut Object) {
+    let one = spec.get("podCIDR").filter(|cidr| !is_zero(cidr)).cloned();
+    let first = spec.get("podCIDRs").and_then(Value::as_array).and_then(|all| all.first()).cloned();
+    match (one, first) {
+        (Some(one), first) if first.as_ref() != Some(&one) => {
+            spec.insert("podCIDRs".into(), json!([one]));
+        }
+        (None, Some(first)) => {
+            spec.insert("podCIDR".into(), first);
+        }
+        _ => {}
     }
 }
 

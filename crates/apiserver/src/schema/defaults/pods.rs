@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::schema::value::{Object, existing, fill, fill_zero, items, object};
+use crate::schema::value::{Object, existing, fill, fill_zero, is_zero, items, object};
 
 /// `corev1.DefaultTerminationGracePeriodSeconds`.
 const TERMINATION_GRACE_PERIOD_SECONDS: i64 = 30;
@@ -17,18 +17,42 @@ const NOT_READY_TOLERATION_SECONDS: i64 = 300;
 pub(super) fn pod(root: &mut Object) {
     let Some(spec) = object(root, "spec") else { return };
     pod_spec(spec);
+    // A grace of less than nothing once meant the shortest that there is.
+    if let Some(grace) = spec.get_mut("terminationGracePeriodSeconds")
+        && grace.as_i64().is_some_and(|seconds| seconds < 0)
+    {
+        *grace = 1.into();
+    }
     fill(spec, "enableServiceLinks", true);
     for key in ["initContainers", "containers"] {
         for container in items(spec, key) {
             requests_from_limits(container);
         }
     }
-    object(root, "status");
+    if let Some(status) = object(root, "status") {
+        first_address(status);
+    }
+}
+
+/// A Pod's one address is the first of its addresses; where they differ, the one is right.
+fn first_address(status: &mut Object) {
+    let one = status.get("podIP").filter(|ip| !is_zero(ip)).cloned();
+    let all = status.get("podIPs").and_then(Value::as_array);
+    let first = all.and_then(|all| all.first()).and_then(|ip| ip.get("ip")).cloned();
+    match (one, first) {
+        (Some(one), first) if first.as_ref() != Some(&one) => {
+            status.insert("podIPs".into(), json!([{"ip": one}]));
+        }
+        (None, Some(first)) => {
+            status.insert("podIP".into(), first);
+        }
+        _ => {}
+    }
 }
 
 /// The Pod template of a workload.
 pub(super) fn template(workload_spec: &mut Object) {
-    let Some(template) = existing(workload_spec, "template") else { return };
+    let Some(template) = object(workload_spec, "template") else { return };
     object(template, "metadata");
     if let Some(spec) = object(template, "spec") {
         pod_spec(spec);
@@ -199,6 +223,17 @@ pub fn admit_pod(object_: &mut Value) {
     let mut status = json!({"phase": "Pending"});
     status["qosClass"] = qos.into();
     root.insert("status".into(), status);
+}
+
+/// What admission puts back when a Pod is changed: the two tolerations and the priority.
+pub(super) fn carry(old: &Value, new: &mut Value) {
+    let Some(spec) = new.get_mut("spec").and_then(Value::as_object_mut) else { return };
+    for key in ["priority", "preemptionPolicy"] {
+        if let Some(before) = old.get("spec").and_then(|spec| spec.get(key)) {
+            fill(spec, key, before.clone());
+        }
+    }
+    tolerations(spec);
 }
 
 fn tolerations(spec: &mut Object) {

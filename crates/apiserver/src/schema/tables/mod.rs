@@ -59,8 +59,9 @@ pub fn row(kind: &Kind, object: &Value, now_unix_secs: u64) -> Vec<Value> {
             let cidrs = text::join(list(object, &["spec", "cidrs"]), ",");
             vec![json!(name), json!(cidrs), json!(age)]
         }
+        // As upstream, which writes an age for a column that it forgot to declare.
         ("networking.k8s.io", "ipaddresses") => {
-            vec![json!(name), json!(network::parent(object))]
+            vec![json!(name), json!(network::parent(object)), json!(age)]
         }
         ("", "nodes") => node(object, &age),
         ("", "namespaces") => {

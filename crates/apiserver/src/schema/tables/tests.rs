@@ -21,7 +21,9 @@ fn check(kind: &Kind, mut object: Value, expected: &[Value]) {
 fn every_kind_has_a_cell_for_every_column() {
     for kind in kinds::ALL {
         for object in [json!({}), json!({"spec": 1, "status": [], "metadata": null}), json!(null)] {
-            assert_eq!(row(kind, &object, NOW).len(), columns(kind).len(), "{kind:?}");
+            // Upstream has a cell too many there.
+            let more = usize::from(kind.plural == "ipaddresses");
+            assert_eq!(row(kind, &object, NOW).len(), columns(kind).len() + more, "{kind:?}");
         }
         assert_eq!(columns(kind).iter().filter(|c| c.format == "name").count(), 1, "{kind:?}");
     }
@@ -334,7 +336,7 @@ fn the_rest() {
     check(
         &kinds::IP_ADDRESSES,
         json!({"spec": {"parentRef": {"resource": "services", "namespace": "n", "name": "s"}}}),
-        &[json!("x"), json!("services/n/s")],
+        &[json!("x"), json!("services/n/s"), created()],
     );
     check(
         &kinds::CONTROLLER_REVISIONS,

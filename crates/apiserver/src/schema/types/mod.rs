@@ -1,15 +1,17 @@
 //! What a typed server finds out while it reads JSON: wrong types, unknown fields, and what of an
 //! object is left once Go's structs have held it.
 //!
-//! All three walk an object along the table of types ([`super::data`]). Texts are those of the Go
+//! All walk an object along the table of types ([`super::data`]). Texts are those of the Go
 //! decoder (`sigs.k8s.io/json`, a fork of `encoding/json`), for people search for them.
 
 mod check;
+mod complete;
 mod text;
 
 use serde_json::{Map, Value};
 
 pub use check::check;
+pub use complete::complete;
 
 use super::data::{Scalar, Shape, StructId, types};
 use super::quantity::Quantity;
@@ -93,8 +95,8 @@ fn holds_structs(shape: &Shape) -> bool {
     }
 }
 
-/// Drops what Go's structs would not have held or not have written again: unknown fields, nulls,
-/// zero values of fields marked `omitempty`; and spells quantities in their one canonical way.
+/// Drops what Go's structs would not have held or not have written again: unknown fields, nulls and
+/// zero values of fields that it leaves out then; and spells quantities in their one canonical way.
 pub fn prune(kind: &Kind, object: &mut Value) {
     if let (Some(root), Value::Object(fields)) = (types().root(kind.api_version, kind.kind), object)
     {
@@ -105,7 +107,8 @@ pub fn prune(kind: &Kind, object: &mut Value) {
 fn prune_struct(id: StructId, fields: &mut Map<String, Value>) {
     let known = types().get(id);
     fields.retain(|name, value| match known.member(name) {
-        Some(member) => !(value.is_null() || (member.omit_zero && is_empty(value))),
+        Some(member) if value.is_null() => member.always,
+        Some(member) => !(member.omit_zero && is_empty(value)),
         None => false,
     });
     for (name, value) in fields.iter_mut() {
@@ -214,7 +217,7 @@ mod tests {
             pod,
             json!({
                 "kind": "Pod",
-                "metadata": {"name": "p", "annotations": {"a": ""}},
+                "metadata": {"name": "p", "creationTimestamp": null, "annotations": {"a": ""}},
                 "spec": {"terminationGracePeriodSeconds": 0, "containers": [
                     {"name": "", "resources": {"limits": {"cpu": "1", "memory": "1Gi"}}},
                 ]},

@@ -19,7 +19,7 @@ const NO_CIDR: &str = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8
 
 /// Reads an address as Go's old parser did: leading zeros in octets are skipped, and an
 /// IPv4 address in IPv6 clothes is an IPv4 address.
-pub(super) fn parse(text: &str) -> Option<IpAddr> {
+pub(in crate::schema) fn parse(text: &str) -> Option<IpAddr> {
     if !text.contains(':') && (text.contains(".0") || text.starts_with('0')) {
         let octets: Vec<&str> = text
             .split('.')
@@ -127,20 +127,21 @@ pub(super) fn service_cidr(report: &mut Report, object: &Value) {
 }
 
 /// Ranges stay; a second may be added.
-pub(super) fn service_cidr_change(mut report: Report, old: &Value, new: &Value) -> Report {
+pub(super) fn service_cidr_change(report: &mut Report, old: &Value, new: &Value) {
     const FIELD: &str = "spec.cidrs";
     let (before, after) = (list(old, &["spec", "cidrs"]), list(new, &["spec", "cidrs"]));
+    let grows = before.len() == 1 && after.len() == 2;
+    if before.len() != after.len() && !grows {
+        return report.invalid_shown(FIELD, &go::strings(after), IMMUTABLE);
+    }
     for (index, (one, other)) in before.iter().zip(after).enumerate() {
         if one != other {
             report.invalid(format!("{FIELD}[{index}]"), other, IMMUTABLE);
         }
     }
-    if before.len() == 1 && after.len() == 2 {
-        service_cidr(&mut report, new);
-    } else if before.len() != after.len() {
-        report.invalid_shown(FIELD, &go::strings(after), IMMUTABLE);
+    if grows {
+        service_cidr(report, new);
     }
-    report
 }
 
 /// An IPAddress belongs to something.

@@ -4,6 +4,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::Value;
 
 use super::{
+    json,
     report::{IMMUTABLE, Report},
     syntax,
 };
@@ -125,8 +126,8 @@ fn json_value(report: &mut Report, secret: &Value, key: &str) {
     };
     // Broken base64 is reported already.
     let Ok(bytes) = STANDARD.decode(value) else { return };
-    if let Err(error) = serde_json::from_slice::<serde_json::Map<String, Value>>(&bytes) {
-        report.invalid_shown(field, REDACTED, &error.to_string());
+    if let Some(fault) = json::map_fault(&bytes) {
+        report.invalid_shown(field, REDACTED, &fault);
     }
 }
 

@@ -62,9 +62,6 @@ fn slice_ports(report: &mut Report, ports: &[Value]) {
         if ports[..index].iter().any(|other| text(other, &["name"]) == name) {
             report.duplicate(format!("{field}.name"), &json!(name));
         }
-        if let Some(number) = int(port, &["port"]) {
-            report.port_number(&format!("{field}.port"), number);
-        }
         report.protocol(&format!("{field}.protocol"), port);
         report.app_protocol(port, &field);
     }

@@ -47,3 +47,12 @@ pub(super) fn selector(selector: &Value) -> String {
         string_map(selector, &["matchLabels"])
     )
 }
+
+/// An `intstr.IntOrString`: a count, or a text such as a percentage.
+pub(super) fn int_or_string(value: &Value) -> String {
+    let (kind, number, text) = match value {
+        Value::String(text) => (1, 0, text.as_str()),
+        other => (0, other.as_i64().unwrap_or(0), ""),
+    };
+    format!("intstr.IntOrString{{Type:{kind}, IntVal:{number}, StrVal:{text:?}}}")
+}

@@ -38,57 +38,92 @@ pub(super) fn selector(report: &mut Report, selector: &Value, field: &str) {
     labels(report, selector, &["matchLabels"], &format!("{field}.matchLabels"));
     for (index, term) in list(selector, &["matchExpressions"]).iter().enumerate() {
         let field = format!("{field}.matchExpressions[{index}]");
-        let values = list(term, &["values"]);
-        match text(term, &["operator"]) {
-            "In" | "NotIn" if values.is_empty() => report.required(
-                format!("{field}.values"),
-                "must be specified when `operator` is 'In' or 'NotIn'",
-            ),
-            "Exists" | "DoesNotExist" if !values.is_empty() => report.forbidden(
-                format!("{field}.values"),
-                "may not be specified when `operator` is 'Exists' or 'DoesNotExist'",
-            ),
-            "In" | "NotIn" | "Exists" | "DoesNotExist" => {}
-            other => report.invalid(
-                format!("{field}.operator"),
-                &json!(other),
-                "not a valid selector operator",
-            ),
-        }
+        let found = list(term, &["values"]);
+        operator(report, &field, text(term, &["operator"]), found);
         let key = text(term, &["key"]);
         report.syntax(&format!("{field}.key"), key, syntax::qualified_name(key));
-        for (index, value) in values.iter().enumerate() {
-            let value = value.as_str().unwrap_or_default();
-            report.syntax(&format!("{field}.values[{index}]"), value, syntax::label_value(value));
+        values(report, &field, found);
+    }
+}
+
+/// The operator of a term and whether it has the values that it needs.
+pub(super) fn operator(report: &mut Report, field: &str, operator: &str, values: &[Value]) {
+    match operator {
+        "In" | "NotIn" if values.is_empty() => report.required(
+            format!("{field}.values"),
+            "must be specified when `operator` is 'In' or 'NotIn'",
+        ),
+        "Exists" | "DoesNotExist" if !values.is_empty() => report.forbidden(
+            format!("{field}.values"),
+            "may not be specified when `operator` is 'Exists' or 'DoesNotExist'",
+        ),
+        "In" | "NotIn" | "Exists" | "DoesNotExist" => {}
+        other => {
+            let detail = "not a valid selector operator";
+            report.invalid(format!("{field}.operator"), &json!(other), detail);
         }
     }
 }
 
-/// The selector of a workload: there, not empty, and matching its own template.
-pub(super) fn workload_selector(report: &mut Report, spec: &Value, what: &str) {
-    let Some(terms) = spec.get("selector").filter(|s| !s.is_null()) else {
-        report.required("spec.selector", "");
-        return;
-    };
-    let before = report.len();
-    selector(report, terms, "spec.selector");
-    let empty = entries(terms, &["matchLabels"]).next().is_none()
-        && list(terms, &["matchExpressions"]).is_empty();
-    if empty {
-        let detail = format!("empty selector is invalid for {what}");
-        report.invalid_shown("spec.selector", &go::selector(terms), &detail);
-        return;
+/// Values that a label could have.
+pub(super) fn values(report: &mut Report, field: &str, values: &[Value]) {
+    for (index, value) in values.iter().enumerate() {
+        let value = value.as_str().unwrap_or_default();
+        report.syntax(&format!("{field}.values[{index}]"), value, syntax::label_value(value));
     }
-    let Ok(parsed) = LabelSelector::from_object(terms) else {
-        report.invalid_shown("spec.selector", &go::selector(terms), "invalid label selector");
-        return;
-    };
+}
+
+/// How a kind of workload speaks of a selector that is none.
+pub(super) struct Wording {
+    /// Whether it says that there is none.
+    pub(super) required: bool,
+    /// What an empty one is invalid for.
+    pub(super) empty_for: &'static str,
+    /// What it says of one that cannot be read, if anything.
+    pub(super) unreadable: Option<&'static str>,
+}
+
+/// The selector of a workload: there, not empty, and matching its own template. Says whether it
+/// could be read.
+pub(super) fn workload_selector(report: &mut Report, spec: &Value, wording: &Wording) -> bool {
+    const FIELD: &str = "spec.selector";
+    let terms = spec.get("selector").filter(|s| !s.is_null());
+    let before = report.len();
+    let mut is_empty = false;
+    match terms {
+        None if wording.required => report.required(FIELD, ""),
+        None => {}
+        Some(terms) => {
+            selector(report, terms, FIELD);
+            is_empty = entries(terms, &["matchLabels"]).next().is_none()
+                && list(terms, &["matchExpressions"]).is_empty();
+        }
+    }
+    let unreadable = terms.is_some() && report.len() > before;
+    if is_empty {
+        let detail = format!("empty selector is invalid for {}", wording.empty_for);
+        report.invalid_shown(FIELD, &shown(terms), &detail);
+    }
     let template = spec.get("template").unwrap_or(&Value::Null);
-    if report.len() == before && !parsed.matches_object(template) {
+    if unreadable {
+        if let Some(detail) = wording.unreadable {
+            report.invalid_shown(FIELD, &shown(terms), detail);
+        }
+        return false;
+    }
+    // No selector at all selects nothing.
+    let parsed = terms.map(LabelSelector::from_object);
+    let matches = matches!(parsed, Some(Ok(parsed)) if parsed.matches_object(template));
+    if !matches {
         report.invalid_shown(
             "spec.template.metadata.labels",
             &go::string_map(template, &["metadata", "labels"]),
             "`selector` does not match template `labels`",
         );
     }
+    true
+}
+
+fn shown(selector: Option<&Value>) -> String {
+    selector.map_or_else(|| "null".to_owned(), go::selector)
 }

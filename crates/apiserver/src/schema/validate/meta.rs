@@ -26,10 +26,34 @@ fn name_rule(kind: &Kind) -> fn(&str) -> Vec<String> {
 
 /// Metadata of a new object.
 pub(super) fn create(report: &mut Report, kind: &Kind, object: &Value) {
-    let rule = name_rule(kind);
+    whole(report, kind, object, name_rule(kind));
+    kube_finalizers(report, kind, object);
+}
+
+/// What every kind's changed metadata is looked at for, before the kind itself does so again:
+/// upstream's `BeforeUpdate`, whose causes are all reported.
+pub(super) fn update(report: &mut Report, kind: &Kind, old: &Value, new: &Value) {
+    whole(report, kind, new, syntax::path_segment);
+    change(report, old, new);
+}
+
+/// Metadata of a changed object, by the rules for new ones (`ValidateObjectMeta`).
+pub(super) fn again(report: &mut Report, kind: &Kind, object: &Value) {
+    create(report, kind, object);
+}
+
+/// A change of metadata, by the rules for changes (`ValidateObjectMetaUpdate`).
+pub(super) fn change_again(report: &mut Report, kind: &Kind, old: &Value, new: &Value) {
+    change(report, old, new);
+    kube_finalizers(report, kind, new);
+}
+
+fn whole(report: &mut Report, kind: &Kind, object: &Value, rule: fn(&str) -> Vec<String>) {
     let base = object::meta_str(object, "generateName");
     if !base.is_empty() {
-        report.syntax("metadata.generateName", base, rule(&syntax::mask_trailing_dash(base)));
+        for message in rule(&syntax::mask_trailing_dash(base)) {
+            report.invalid("metadata.generateName", &json!(base), &message);
+        }
     }
     match object::name(object) {
         "" => report.required("metadata.name", "name or generateName is required"),
@@ -39,33 +63,66 @@ pub(super) fn create(report: &mut Report, kind: &Kind, object: &Value) {
         let namespace = object::namespace(object);
         report.syntax("metadata.namespace", namespace, syntax::dns_label(namespace));
     }
-    common(report, object);
+    maps_and_owners(report, object);
+    finalizers(report, object);
 }
 
-/// Metadata of a changed object; the name cannot change, so it is not looked at again.
-pub(super) fn update(report: &mut Report, _: &Kind, object: &Value) {
-    common(report, object);
+fn change(report: &mut Report, old: &Value, new: &Value) {
+    new_finalizers(report, old, new);
+    maps_and_owners(report, new);
 }
 
-fn common(report: &mut Report, object: &Value) {
+fn maps_and_owners(report: &mut Report, object: &Value) {
     labels::labels(report, object, &["metadata", "labels"], "metadata.labels");
     labels::annotations(report, object, &["metadata", "annotations"], "metadata.annotations");
     owners(report, object);
+}
+
+fn finalizers(report: &mut Report, object: &Value) {
+    const FIELD: &str = "metadata.finalizers";
     let finalizers = object::finalizers(object);
-    for (index, finalizer) in finalizers.iter().enumerate() {
-        finalizer_name(report, finalizer, &format!("metadata.finalizers[{index}]"));
+    for finalizer in &finalizers {
+        report.syntax(FIELD, finalizer, syntax::qualified_name(finalizer));
     }
     if finalizers.contains(&"orphan") && finalizers.contains(&"foregroundDeletion") {
-        report.invalid(
-            "metadata.finalizers",
-            &json!(finalizers),
-            "finalizer orphan and foregroundDeletion cannot be both set",
-        );
+        let detail = "finalizer orphan and foregroundDeletion cannot be both set";
+        report.invalid(FIELD, &json!(finalizers), detail);
     }
 }
 
-fn finalizer_name(report: &mut Report, name: &str, field: &str) {
-    report.syntax(field, name, syntax::qualified_name(name));
+/// An object on its way out takes no new finalizers.
+fn new_finalizers(report: &mut Report, old: &Value, new: &Value) {
+    if !object::is_deleting(old) {
+        return;
+    }
+    let before = object::finalizers(old);
+    let mut added: Vec<_> =
+        object::finalizers(new).into_iter().filter(|f| !before.contains(f)).collect();
+    if added.is_empty() {
+        return;
+    }
+    added.sort_unstable();
+    added.dedup();
+    let detail = format!(
+        "no new finalizers can be added if the object is being deleted, found new finalizers \
+         []string{{{}}}",
+        added.iter().map(|f| format!("{f:?}")).collect::<Vec<_>>().join(", ")
+    );
+    report.forbidden("metadata.finalizers", &detail);
+}
+
+/// Names without a domain are those that Kubernetes itself knows. The kinds of coordination and
+/// Events do not ask for that.
+fn kube_finalizers(report: &mut Report, kind: &Kind, object: &Value) {
+    if kind.group == "coordination.k8s.io" || kind.is_core("events") {
+        return;
+    }
+    for (index, finalizer) in object::finalizers(object).iter().enumerate() {
+        standard_finalizer(report, finalizer, &format!("metadata.finalizers[{index}]"));
+    }
+}
+
+fn standard_finalizer(report: &mut Report, name: &str, field: &str) {
     if !name.contains('/') && !STANDARD_FINALIZERS.contains(&name) {
         report.invalid(
             field,
@@ -78,7 +135,9 @@ fn finalizer_name(report: &mut Report, name: &str, field: &str) {
 /// `spec.finalizers` of a Namespace.
 pub(super) fn namespace_finalizers(report: &mut Report, namespace: &Value) {
     for finalizer in list(namespace, &["spec", "finalizers"]) {
-        finalizer_name(report, finalizer.as_str().unwrap_or_default(), "spec.finalizers");
+        let (field, name) = ("spec.finalizers", finalizer.as_str().unwrap_or_default());
+        report.syntax(field, name, syntax::qualified_name(name));
+        standard_finalizer(report, name, field);
     }
 }
 

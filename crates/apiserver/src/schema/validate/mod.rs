@@ -8,18 +8,26 @@
 //! checks and this does not yet is said at the module concerned.
 
 mod address;
+mod affinity;
 mod containers;
 mod data;
 mod endpoints;
+mod env;
 mod events;
 mod go;
+mod json;
 mod labels;
 mod leases;
 mod meta;
+mod mounts;
 mod nodes;
+mod order;
 mod pods;
+mod probes;
 mod rbac;
 mod report;
+mod resources;
+mod security;
 mod services;
 mod status;
 mod syntax;
@@ -31,8 +39,11 @@ mod tests;
 
 use serde_json::Value;
 
-use self::report::Report;
+use self::{order::Step, report::Report};
 use crate::{Cause, Kind, registry::Cidr};
+
+pub(super) use address::parse as parse_address;
+pub(super) use syntax::{dns_label as label_faults, label_value as label_value_faults};
 
 /// What validation needs to know of the cluster.
 #[derive(Clone, Copy, Debug, Default)]
@@ -59,8 +70,6 @@ pub fn create(kind: &Kind, object: &Value, context: &Context<'_>) -> Vec<Cause> 
     body(&mut report, kind, None, object, context);
     match (kind.group, kind.plural) {
         ("apps", "controllerrevisions") => workloads::controller_revision(&mut report, object),
-        ("apps", "statefulsets") => workloads::stateful_set_names(&mut report, object),
-        ("", "nodes") => status::node(&mut report, object),
         ("", "pods") => pods::new_pod(&mut report, object),
         _ => {}
     }
@@ -70,46 +79,55 @@ pub fn create(kind: &Kind, object: &Value, context: &Context<'_>) -> Vec<Cause> 
 /// What is wrong with a changed object.
 pub fn update(kind: &Kind, old: &Value, new: &Value, context: &Context<'_>) -> Vec<Cause> {
     let mut report = Report::default();
-    meta::update(&mut report, kind, new);
-    // Some kinds tell of the change first, some of the new state first: as upstream does.
-    match (kind.group, kind.plural) {
-        ("", "services") => services::change(&mut report, old, new),
-        ("", "configmaps") => data::config_map_change(&mut report, old, new),
-        ("", "secrets") => data::secret_change(&mut report, old, new),
-        ("", "nodes") => nodes::change(&mut report, old, new),
-        ("networking.k8s.io", "ipaddresses") => address::ip_address_change(&mut report, old, new),
-        ("networking.k8s.io", "servicecidrs") => {
-            return address::service_cidr_change(report, old, new).into_causes();
+    meta::update(&mut report, kind, old, new);
+    for step in order::of(kind) {
+        match step {
+            Step::Meta => meta::again(&mut report, kind, new),
+            Step::MetaChange => meta::change_again(&mut report, kind, old, new),
+            Step::Body => body(&mut report, kind, Some(old), new, context),
+            Step::Change => change(&mut report, kind, old, new),
         }
-        _ => {}
-    }
-    body(&mut report, kind, Some(old), new, context);
-    match (kind.group, kind.plural) {
-        ("", "pods") => pods::change(&mut report, old, new),
-        ("discovery.k8s.io", "endpointslices") => endpoints::slice_change(&mut report, old, new),
-        ("apps", _) => workloads::change(&mut report, kind, old, new),
-        ("coordination.k8s.io", "leasecandidates") => {
-            leases::candidate_change(&mut report, old, new);
-        }
-        ("rbac.authorization.k8s.io", "rolebindings" | "clusterrolebindings") => {
-            rbac::binding_change(&mut report, old, new);
-        }
-        _ => {}
     }
     report.into_causes()
+}
+
+/// What of a kind may not change.
+fn change(report: &mut Report, kind: &Kind, old: &Value, new: &Value) {
+    match (kind.group, kind.plural) {
+        ("", "services") => services::change(report, old, new),
+        ("", "configmaps") => data::config_map_change(report, old, new),
+        ("", "secrets") => data::secret_change(report, old, new),
+        ("", "nodes") => nodes::change(report, old, new),
+        ("", "pods") => pods::change(report, old, new),
+        ("networking.k8s.io", "ipaddresses") => address::ip_address_change(report, old, new),
+        ("networking.k8s.io", "servicecidrs") => address::service_cidr_change(report, old, new),
+        ("discovery.k8s.io", "endpointslices") => endpoints::slice_change(report, old, new),
+        ("apps", _) => workloads::change(report, kind, old, new),
+        ("coordination.k8s.io", "leasecandidates") => leases::candidate_change(report, old, new),
+        ("rbac.authorization.k8s.io", _) => rbac::binding_change(report, old, new),
+        _ => {}
+    }
 }
 
 /// What is wrong with an object changed through `/status`.
 pub fn update_status(kind: &Kind, old: &Value, new: &Value, _: &Context<'_>) -> Vec<Cause> {
     let mut report = Report::default();
-    meta::update(&mut report, kind, new);
+    meta::update(&mut report, kind, old, new);
+    // StatefulSets tell of their metadata last.
+    let is_last = (kind.group, kind.plural) == ("apps", "statefulsets");
+    if !is_last {
+        meta::change_again(&mut report, kind, old, new);
+    }
     match (kind.group, kind.plural) {
         ("", "pods") => status::pod(&mut report, old, new),
-        ("", "nodes") => status::node(&mut report, new),
+        ("", "nodes") => nodes::change(&mut report, old, new),
         ("", "namespaces") => status::namespace(&mut report, new),
         ("", "services") => status::service(&mut report, new),
-        ("apps", _) => status::workload(&mut report, kind, new),
+        ("apps", _) => status::workload(&mut report, kind, old, new),
         _ => {}
+    }
+    if is_last {
+        meta::change_again(&mut report, kind, old, new);
     }
     report.into_causes()
 }
@@ -123,7 +141,7 @@ pub fn update_ephemeral_containers(
 ) -> Vec<Cause> {
     let mut report = Report::default();
     pods::ephemeral_change(&mut report, old, new);
-    meta::update(&mut report, kind, new);
+    meta::update(&mut report, kind, old, new);
     body(&mut report, kind, Some(old), new, context);
     report.into_causes()
 }
@@ -131,7 +149,7 @@ pub fn update_ephemeral_containers(
 /// What is wrong with a Pod changed through `/resize`, where nothing but resources can change.
 pub fn update_resize(kind: &Kind, old: &Value, new: &Value, context: &Context<'_>) -> Vec<Cause> {
     let mut report = Report::default();
-    meta::update(&mut report, kind, new);
+    meta::update(&mut report, kind, old, new);
     pods::resize(&mut report, old, new);
     body(&mut report, kind, Some(old), new, context);
     report.into_causes()
@@ -157,7 +175,7 @@ fn body(
         ("", "events") => events::event(report, object),
         ("apps", "deployments") => workloads::deployment(report, object),
         ("apps", "replicasets") => workloads::replica_set(report, object),
-        ("apps", "statefulsets") => workloads::stateful_set(report, object),
+        ("apps", "statefulsets") => workloads::stateful_set(report, object, old.is_none()),
         ("apps", "daemonsets") => workloads::daemon_set(report, object),
         ("coordination.k8s.io", "leases") => leases::lease(report, object),
         ("coordination.k8s.io", "leasecandidates") => leases::candidate(report, object),

@@ -1,10 +1,10 @@
 //! Pods, the specs in templates, and what of a Pod may change.
-//!
-//! Not checked yet: affinity, topology spread, security contexts, resource claims, Windows.
 
 use serde_json::{Map, Value, json};
 
-use super::{address, containers, go, labels, report::Report, syntax, volumes};
+use super::{
+    address, affinity, containers, go, labels, report::Report, resources, security, syntax, volumes,
+};
 use crate::{
     Cause,
     schema::value::{self, at, flag, int, list, text},
@@ -17,6 +17,7 @@ const TAINT_EFFECTS: [&str; 3] = ["NoSchedule", "PreferNoSchedule", "NoExecute"]
 // Limits of the resolver in Linux's libc, as upstream takes them.
 const NAMESERVERS_MAX: usize = 3;
 const SEARCHES_MAX: usize = 32;
+const SEARCHES_LETTERS_MAX: usize = 2048;
 const SECONDS_MAX: i64 = i32::MAX as i64;
 
 /// What only a new Pod may not have.
@@ -34,26 +35,36 @@ pub(super) fn new_pod(report: &mut Report, pod: &Value) {
 }
 
 pub(super) fn pod(report: &mut Report, pod: &Value) {
+    annotations(report, pod, "metadata.annotations");
     let spec = pod.get("spec").unwrap_or(&Value::Null);
     pod_spec(report, "spec", spec, true);
-    for (list_key, base) in
-        [("containers", "spec.containers"), ("initContainers", "spec.initContainers")]
+    containers::of_pod(report, "spec", spec);
+}
+
+/// Annotations that mean something to Kubernetes itself.
+fn annotations(report: &mut Report, owner: &Value, base: &str) {
+    const MIRROR: &str = "kubernetes.io/config.mirror";
+    const COST: &str = "controller.kubernetes.io/pod-deletion-cost";
+    let annotation = |key: &str| at(owner, &["metadata", "annotations", key]);
+    if let Some(value) = annotation(MIRROR)
+        && text(owner, &["spec", "nodeName"]).is_empty()
     {
-        for (index, container) in list(spec, &[list_key]).iter().enumerate() {
-            let image = text(container, &["image"]);
-            if image.trim().len() != image.len() {
-                let detail = "must not have leading or trailing whitespace";
-                report.invalid(format!("{base}[{index}].image"), &json!(image), detail);
-            }
+        let detail = "must set spec.nodeName if mirror pod annotation is set";
+        report.invalid(format!("{base}[{MIRROR}]"), value, detail);
+    }
+    if let Some(value) = annotation(COST) {
+        let cost = value.as_str().unwrap_or_default();
+        // As upstream, which takes no plus and no zeros before a number.
+        let canonical = cost.parse::<i32>().is_ok_and(|number| number.to_string() == cost);
+        if !canonical {
+            report.invalid(format!("{base}[{COST}]"), value, "must be a 32bit integer");
         }
     }
 }
 
 /// The template of a workload.
 pub(super) fn template(report: &mut Report, template: &Value) {
-    labels::labels(report, template, &["metadata", "labels"], "spec.template.labels");
-    let field = "spec.template.annotations";
-    labels::annotations(report, template, &["metadata", "annotations"], field);
+    template_metadata(report, template);
     let spec = template.get("spec").unwrap_or(&Value::Null);
     pod_spec(report, "spec.template.spec", spec, false);
     if !list(spec, &["ephemeralContainers"]).is_empty() {
@@ -62,14 +73,28 @@ pub(super) fn template(report: &mut Report, template: &Value) {
     }
 }
 
+/// Labels and annotations of a template.
+pub(super) fn template_metadata(report: &mut Report, template: &Value) {
+    labels::labels(report, template, &["metadata", "labels"], "spec.template.labels");
+    let field = "spec.template.annotations";
+    labels::annotations(report, template, &["metadata", "annotations"], field);
+    annotations(report, template, field);
+}
+
 fn pod_spec(report: &mut Report, base: &str, spec: &Value, is_pod: bool) {
-    volumes::volumes(report, &format!("{base}.volumes"), spec);
-    containers::all(report, base, spec);
+    if int(spec, &["terminationGracePeriodSeconds"]).is_none() {
+        report.required(format!("{base}.terminationGracePeriodSeconds"), "");
+    }
+    let volumes = volumes::volumes(report, &format!("{base}.volumes"), spec, is_pod);
+    resources::of_pod(report, base, spec);
+    containers::all(report, base, spec, &volumes);
     host_network(report, base, spec, is_pod);
     let restart = text(spec, &["restartPolicy"]);
     report.one_of(&format!("{base}.restartPolicy"), restart, &RESTART_POLICIES);
     report.one_of(&format!("{base}.dnsPolicy"), text(spec, &["dnsPolicy"]), &DNS_POLICIES);
     labels::labels(report, spec, &["nodeSelector"], &format!("{base}.nodeSelector"));
+    security::pod(report, base, spec);
+    affinity::affinity(report, base, spec);
     dns(report, base, spec);
     for (index, gate) in list(spec, &["readinessGates"]).iter().enumerate() {
         let kind = text(gate, &["conditionType"]);
@@ -77,22 +102,18 @@ fn pod_spec(report: &mut Report, base: &str, spec: &Value, is_pod: bool) {
         report.syntax(&field, kind, syntax::qualified_name(kind));
     }
     scheduling_gates(report, &format!("{base}.schedulingGates"), spec);
-    for (key, rule) in [
-        ("serviceAccountName", syntax::dns_subdomain as fn(&str) -> Vec<String>),
-        ("nodeName", syntax::dns_subdomain),
-        ("hostname", syntax::dns_label),
-        ("subdomain", syntax::dns_label),
-        ("priorityClassName", syntax::dns_subdomain),
-        ("runtimeClassName", syntax::dns_subdomain),
-    ] {
-        report.optional(spec, base, key, rule);
-    }
+    affinity::spread(report, base, spec);
+    security::own_users(report, base, spec);
+    report.optional(spec, base, "serviceAccountName", syntax::dns_subdomain);
+    report.optional(spec, base, "nodeName", syntax::dns_subdomain);
     if let Some(seconds) = int(spec, &["activeDeadlineSeconds"])
         && !(1..=SECONDS_MAX).contains(&seconds)
     {
         let field = format!("{base}.activeDeadlineSeconds");
         report.invalid(field, &json!(seconds), &syntax::between(1, SECONDS_MAX));
     }
+    report.optional(spec, base, "hostname", syntax::dns_label);
+    report.optional(spec, base, "subdomain", syntax::dns_label);
     tolerations(report, &format!("{base}.tolerations"), spec);
     for (index, alias) in list(spec, &["hostAliases"]).iter().enumerate() {
         let field = format!("{base}.hostAliases[{index}]");
@@ -103,8 +124,15 @@ fn pod_spec(report: &mut Report, base: &str, spec: &Value, is_pod: bool) {
             report.syntax(&field, name, syntax::dns_subdomain(name));
         }
     }
+    report.optional(spec, base, "priorityClassName", syntax::dns_subdomain);
+    if let Some(name) = at(spec, &["runtimeClassName"]).and_then(Value::as_str) {
+        report.syntax(&format!("{base}.runtimeClassName"), name, syntax::dns_subdomain(name));
+    }
     if let Some(policy) = at(spec, &["preemptionPolicy"]).and_then(Value::as_str) {
         report.one_of(&format!("{base}.preemptionPolicy"), policy, &PREEMPTION_POLICIES);
+    }
+    if affinity::os(report, &format!("{base}.os"), spec) {
+        security::foreign(report, base, spec);
     }
 }
 
@@ -152,6 +180,22 @@ fn dns(report: &mut Report, base: &str, spec: &Value) {
     if searches.len() > SEARCHES_MAX {
         let detail = format!("must not have more than {SEARCHES_MAX} search paths");
         report.invalid_shown(format!("{field}.searches"), &go::strings(searches), &detail);
+    }
+    let joined: usize = searches.iter().map(|s| s.as_str().map_or(0, str::len) + 1).sum();
+    if joined > SEARCHES_LETTERS_MAX + 1 {
+        let detail = format!(
+            "must not have more than {SEARCHES_LETTERS_MAX} characters (including spaces) in the \
+             search list"
+        );
+        report.invalid_shown(format!("{field}.searches"), &go::strings(searches), &detail);
+    }
+    for (index, search) in searches.iter().enumerate() {
+        let search = search.as_str().unwrap_or_default();
+        let name = search.strip_suffix('.').unwrap_or(search);
+        if search != "." {
+            let field = format!("{field}.searches[{index}]");
+            report.syntax(&field, name, syntax::search_domain(name));
+        }
     }
     for (index, option) in list(spec, &["dnsConfig", "options"]).iter().enumerate() {
         if text(option, &["name"]).is_empty() {
@@ -212,14 +256,24 @@ fn tolerations(report: &mut Report, base: &str, spec: &Value) {
 
 /// What of a Pod may change: images, a shorter deadline, more tolerations, fewer gates.
 pub(super) fn change(report: &mut Report, old: &Value, new: &Value) {
+    annotations_change(report, old, new);
     let (Some(before), Some(after)) = (old.get("spec"), new.get("spec")) else { return };
     for key in ["containers", "initContainers"] {
         if list(before, &[key]).len() != list(after, &[key]).len() {
             let detail = "pod updates may not add or remove containers";
             return report.forbidden(format!("spec.{key}"), detail);
         }
+        for (index, container) in list(after, &[key]).iter().enumerate() {
+            let field = format!("spec.{key}[{index}]");
+            if text(container, &["image"]).is_empty() {
+                report.required(format!("{field}.image"), "");
+            }
+            containers::image_spaces(report, &field, container);
+        }
     }
-    deadline(report, before, after);
+    if !deadline(report, before, after) {
+        return;
+    }
     tolerations_change(report, before, after);
     for (index, gate) in list(after, &["schedulingGates"]).iter().enumerate() {
         let name = text(gate, &["name"]);
@@ -228,6 +282,9 @@ pub(super) fn change(report: &mut Report, old: &Value, new: &Value) {
                 format!("only deletion is allowed, but found new scheduling gate '{name}'");
             report.forbidden(format!("spec.schedulingGates[{index}].name"), &detail);
         }
+    }
+    if !list(before, &["schedulingGates"]).is_empty() {
+        affinity::narrowing(report, before, after);
     }
     let changed =
         first_difference("spec", &frozen(before), &frozen(&without_relaxed(before, after)));
@@ -243,6 +300,21 @@ pub(super) fn change(report: &mut Report, old: &Value, new: &Value) {
             ),
         );
     }
+}
+
+/// What stands for another Pod stays so.
+fn annotations_change(report: &mut Report, old: &Value, new: &Value) {
+    const MIRROR: &str = "kubernetes.io/config.mirror";
+    let field = format!("metadata.annotations[{MIRROR}]");
+    let annotation = |pod: &Value| at(pod, &["metadata", "annotations", MIRROR]).cloned();
+    match (annotation(old), annotation(new)) {
+        (None, Some(_)) => report.forbidden(&field, "may not add mirror pod annotation"),
+        (Some(before), after) if after.as_ref() != Some(&before) => {
+            report.forbidden(&field, "may not remove or update mirror pod annotation");
+        }
+        _ => {}
+    }
+    annotations(report, new, "metadata.annotations");
 }
 
 /// Debug containers come and stay as they came.
@@ -278,18 +350,25 @@ pub(super) fn resize(report: &mut Report, old: &Value, new: &Value) {
     }
 }
 
-fn deadline(report: &mut Report, before: &Value, after: &Value) {
+/// Whether anything more is to be said.
+fn deadline(report: &mut Report, before: &Value, after: &Value) -> bool {
     const FIELD: &str = "spec.activeDeadlineSeconds";
     match (int(before, &["activeDeadlineSeconds"]), int(after, &["activeDeadlineSeconds"])) {
+        (_, Some(new)) if !(0..=SECONDS_MAX).contains(&new) => {
+            report.invalid(FIELD, &json!(new), &syntax::between(0, SECONDS_MAX));
+            return false;
+        }
         (Some(old), Some(new)) if old < new => {
             report.invalid(FIELD, &json!(new), "must be less than or equal to previous value");
+            return false;
         }
         (Some(_), None) => {
             let detail = "must not update from a positive integer to nil value";
-            report.invalid_shown(FIELD, "null", detail);
+            report.invalid(FIELD, &json!("null"), detail);
         }
         _ => {}
     }
+    true
 }
 
 fn tolerations_change(report: &mut Report, before: &Value, after: &Value) {
@@ -301,8 +380,9 @@ fn tolerations_change(report: &mut Report, before: &Value, after: &Value) {
     let kept: Vec<_> = list(after, &["tolerations"]).iter().map(key).collect();
     if list(before, &["tolerations"]).iter().any(|old| !kept.contains(&key(old))) {
         let detail = "existing toleration can not be modified except its tolerationSeconds";
-        report.forbidden("spec.tolerations", detail);
+        return report.forbidden("spec.tolerations", detail);
     }
+    tolerations(report, "spec.tolerations", after);
 }
 
 /// The new spec, with a negative grace period put back that was set to 1.
@@ -312,18 +392,28 @@ fn without_relaxed(before: &Value, after: &Value) -> Value {
     if grace(before).is_some_and(|seconds| seconds < 0) && grace(&after) == Some(1) {
         after["terminationGracePeriodSeconds"] = before["terminationGracePeriodSeconds"].clone();
     }
-    // A Pod that waits behind a gate may still be narrowed to fewer nodes.
+    // What may be narrowed is looked at elsewhere.
     if !list(before, &["schedulingGates"]).is_empty() {
-        let added = |key: &String, value: &Value| {
-            at(before, &["nodeSelector", key]).is_none_or(|old| old == value)
+        let keep = |after: &mut Value, path: &[&str]| {
+            let (last, outer) = path.split_last().unwrap_or((&"", &[]));
+            let before = at(before, path).cloned();
+            let Some(map) = outer
+                .iter()
+                .try_fold(after, |v, key| v.get_mut(*key))
+                .and_then(Value::as_object_mut)
+            else {
+                return;
+            };
+            match before {
+                Some(value) => map.insert((*last).to_owned(), value),
+                None => map.shift_remove(*last),
+            };
         };
-        let kept = |key: &String| at(&after, &["nodeSelector", key]).is_some();
-        let only_additions = value::entries(&after, &["nodeSelector"])
-            .all(|(key, value)| added(key, value))
-            && value::entries(before, &["nodeSelector"]).all(|(key, _)| kept(key));
-        if only_additions {
-            after["nodeSelector"] = before.get("nodeSelector").cloned().unwrap_or_default();
+        if at(&after, &["affinity"]).is_none() && at(before, &["affinity"]).is_some() {
+            after["affinity"] = json!({});
         }
+        keep(&mut after, &["nodeSelector"]);
+        keep(&mut after, &["affinity", "nodeAffinity"]);
     }
     after
 }

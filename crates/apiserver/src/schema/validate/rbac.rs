@@ -1,12 +1,9 @@
 //! Roles and their bindings.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::{go, labels, report::Report, syntax};
-use crate::{
-    Cause,
-    schema::value::{at, list, text},
-};
+use crate::schema::value::{at, list, text};
 
 const GROUP: &str = "rbac.authorization.k8s.io";
 
@@ -57,9 +54,9 @@ fn policy_rule(report: &mut Report, field: &str, rule: &Value, namespaced: bool)
 
 pub(super) fn binding(report: &mut Report, binding: &Value, namespaced: bool) {
     let role = binding.get("roleRef").unwrap_or(&Value::Null);
-    exactly(report, "roleRef.apiGroup", text(role, &["apiGroup"]), &[GROUP]);
+    report.only("roleRef.apiGroup", text(role, &["apiGroup"]), &[GROUP]);
     let kinds: &[&str] = if namespaced { &["Role", "ClusterRole"] } else { &["ClusterRole"] };
-    exactly(report, "roleRef.kind", text(role, &["kind"]), kinds);
+    report.only("roleRef.kind", text(role, &["kind"]), kinds);
     report.name(role, "roleRef", "name", syntax::path_segment);
     for (index, subject) in list(binding, &["subjects"]).iter().enumerate() {
         let field = format!("subjects[{index}]");
@@ -70,24 +67,17 @@ pub(super) fn binding(report: &mut Report, binding: &Value, namespaced: bool) {
         match text(subject, &["kind"]) {
             "ServiceAccount" => {
                 report.optional(subject, &field, "name", syntax::dns_subdomain);
-                exactly(report, &format!("{field}.apiGroup"), group, &[""]);
+                report.only(&format!("{field}.apiGroup"), group, &[""]);
                 if !namespaced && text(subject, &["namespace"]).is_empty() {
                     report.required(format!("{field}.namespace"), "");
                 }
             }
-            "User" | "Group" => exactly(report, &format!("{field}.apiGroup"), group, &[GROUP]),
+            "User" | "Group" => report.only(&format!("{field}.apiGroup"), group, &[GROUP]),
             other => {
                 let supported = ["ServiceAccount", "User", "Group"];
-                exactly(report, &format!("{field}.kind"), other, &supported);
+                report.only(&format!("{field}.kind"), other, &supported);
             }
         }
-    }
-}
-
-/// A text out of a closed set, in which empty is just another text.
-fn exactly(report: &mut Report, field: &str, value: &str, supported: &[&str]) {
-    if !supported.contains(&value) {
-        report.push(Cause::not_supported(field, &json!(value), supported));
     }
 }
 

@@ -64,12 +64,39 @@ impl Report {
         self.push(Cause::duplicate(field, value));
     }
 
+    /// As [`Report::duplicate`], for values that upstream shows without quotes.
+    pub(super) fn duplicate_shown(&mut self, field: impl Into<String>, shown: &str) {
+        let message = format!("Duplicate value: {shown}");
+        self.push(Cause { reason: "FieldValueDuplicate", message, field: field.into() });
+    }
+
+    /// A value outside a closed set that upstream shows without quotes.
+    pub(super) fn not_supported_shown(&mut self, field: &str, shown: &str, supported: &[&str]) {
+        let listed: Vec<String> = supported.iter().map(|name| format!("{name:?}")).collect();
+        let message =
+            format!("Unsupported value: {shown}: supported values: {}", listed.join(", "));
+        self.push(Cause { reason: "FieldValueNotSupported", message, field: field.to_owned() });
+    }
+
     /// A text out of a closed set; empty is missing.
     pub(super) fn one_of(&mut self, field: &str, value: &str, supported: &[&str]) {
         if value.is_empty() {
             self.required(field, "");
         } else if !supported.contains(&value) {
             self.push(Cause::not_supported(field, &json!(value), supported));
+        }
+    }
+
+    /// A text out of a closed set, in which empty is just another text.
+    pub(super) fn only(&mut self, field: &str, value: &str, supported: &[&str]) {
+        if !supported.contains(&value) {
+            self.push(Cause::not_supported(field, &json!(value), supported));
+        }
+    }
+
+    pub(super) fn positive(&mut self, field: &str, value: i64) {
+        if value <= 0 {
+            self.invalid(field, &json!(value), "must be greater than zero");
         }
     }
 

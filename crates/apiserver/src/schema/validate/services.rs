@@ -20,7 +20,8 @@ const TYPES: [&str; 4] = ["ClusterIP", "ExternalName", "LoadBalancer", "NodePort
 const FAMILIES: [&str; 2] = ["IPv4", "IPv6"];
 const FAMILY_POLICIES: [&str; 3] = ["PreferDualStack", "RequireDualStack", "SingleStack"];
 const TRAFFIC_POLICIES: [&str; 2] = ["Cluster", "Local"];
-const DISTRIBUTIONS: [&str; 3] = ["PreferClose", "PreferSameZone", "PreferSameNode"];
+/// The other two are behind a gate in this version.
+const DISTRIBUTIONS: [&str; 1] = ["PreferClose"];
 /// `core.MaxClientIPServiceAffinitySeconds`: a day.
 const AFFINITY_SECONDS_MAX: i64 = 86_400;
 const HINTS: &str = "service.kubernetes.io/topology-aware-hints";

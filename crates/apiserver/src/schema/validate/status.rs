@@ -2,7 +2,11 @@
 
 use serde_json::{Value, json};
 
-use super::{address, report::Report, syntax};
+use super::{
+    address,
+    report::{IMMUTABLE, Report},
+    syntax,
+};
 use crate::{
     Kind,
     registry::object,
@@ -12,11 +16,6 @@ use crate::{
 const SYSTEM_CONDITIONS: [&str; 3] = ["PodScheduled", "Ready", "Initialized"];
 
 pub(super) fn pod(report: &mut Report, old: &Value, new: &Value) {
-    // The node of a Pod is set by binding, nowhere else.
-    let node = |pod: &Value| text(pod, &["spec", "nodeName"]).to_owned();
-    if node(old) != node(new) {
-        report.forbidden("status.nodeName", "may not be changed directly");
-    }
     for (index, condition) in list(new, &["status", "conditions"]).iter().enumerate() {
         let kind = text(condition, &["type"]);
         if !SYSTEM_CONDITIONS.contains(&kind) {
@@ -24,18 +23,22 @@ pub(super) fn pod(report: &mut Report, old: &Value, new: &Value) {
             report.syntax(&field, kind, syntax::qualified_name(kind));
         }
     }
-    for key in ["podIPs", "hostIPs"] {
-        let field = format!("status.{key}");
-        let all = address::texts_of(list(new, &["status", key]), "ip");
-        let known = address::texts_of(list(old, &["status", key]), "ip");
-        for (index, ip) in all.iter().enumerate().filter(|(_, ip)| !known.contains(ip)) {
-            address::legacy(report, &format!("{field}[{index}]"), ip);
-        }
-        if all.len() > 2 || all.len() == 2 && !address::is_dual_stack(&all) {
-            let detail = "may specify no more than one IP for each IP family";
-            report.invalid(&field, &json!(all), detail);
-        }
+    // The node of a Pod is set by binding, nowhere else.
+    let node = |pod: &Value| text(pod, &["spec", "nodeName"]).to_owned();
+    if node(old) != node(new) {
+        report.forbidden("status.nodeName", "may not be changed directly");
     }
+    let nominated = text(new, &["status", "nominatedNodeName"]);
+    if nominated != text(old, &["status", "nominatedNodeName"]) && !nominated.is_empty() {
+        let messages = syntax::dns_subdomain(nominated);
+        report.syntax("status.nominatedNodeName", nominated, messages);
+    }
+    let class = |pod: &Value| text(pod, &["status", "qosClass"]).to_owned();
+    if class(old) != class(new) {
+        report.invalid("status.qosClass", &json!(class(new)), IMMUTABLE);
+    }
+    restarts(report, old, new);
+    addresses(report, old, new, "podIPs");
     let host = text(new, &["status", "hostIP"]);
     if let Some(first) = address::texts_of(list(new, &["status", "hostIPs"]), "ip").first()
         && *first != host
@@ -43,15 +46,57 @@ pub(super) fn pod(report: &mut Report, old: &Value, new: &Value) {
         let field = "status.hostIPs[0].ip";
         report.invalid(field, &json!(first), "must be equal to `hostIP`");
     }
+    addresses(report, old, new, "hostIPs");
 }
 
-/// Addresses of a Node occur once.
-pub(super) fn node(report: &mut Report, node: &Value) {
-    let addresses = list(node, &["status", "addresses"]);
-    for (index, address) in addresses.iter().enumerate() {
-        if addresses[..index].contains(address) {
-            report.duplicate(format!("status.addresses[{index}]"), address);
+/// A container that ended for good does not run again.
+fn restarts(report: &mut Report, old: &Value, new: &Value) {
+    let policy = text(old, &["spec", "restartPolicy"]);
+    for (key, policy) in [
+        ("containerStatuses", policy),
+        ("initContainerStatuses", policy),
+        ("ephemeralContainerStatuses", "Never"),
+    ] {
+        if policy == "Always" {
+            continue;
         }
+        let after = list(new, &["status", key]);
+        for before in list(old, &["status", key]) {
+            let code = int(before, &["state", "terminated", "exitCode"]);
+            if at(before, &["state", "terminated"]).is_none()
+                || policy == "OnFailure" && code.unwrap_or(0) != 0
+            {
+                continue;
+            }
+            let name = text(before, &["name"]);
+            let is_sidecar = list(old, &["spec", "initContainers"]).iter().any(|container| {
+                text(container, &["name"]) == name
+                    && text(container, &["restartPolicy"]) == "Always"
+            });
+            if is_sidecar {
+                continue;
+            }
+            let found = after.iter().enumerate().find(|(_, a)| text(a, &["name"]) == name);
+            if let Some((index, status)) = found
+                && at(status, &["state", "terminated"]).is_none()
+            {
+                let detail = "may not be transitioned to non-terminated state";
+                report.forbidden(format!("status.{key}[{index}].state"), detail);
+            }
+        }
+    }
+}
+
+fn addresses(report: &mut Report, old: &Value, new: &Value, key: &str) {
+    let field = format!("status.{key}");
+    let all = address::texts_of(list(new, &["status", key]), "ip");
+    let known = address::texts_of(list(old, &["status", key]), "ip");
+    for (index, ip) in all.iter().enumerate().filter(|(_, ip)| !known.contains(ip)) {
+        address::legacy(report, &format!("{field}[{index}]"), ip);
+    }
+    if all.len() > 2 || all.len() == 2 && !address::is_dual_stack(&all) {
+        let detail = "may specify no more than one IP for each IP family";
+        report.invalid(&field, &json!(all), detail);
     }
 }
 
@@ -71,7 +116,7 @@ pub(super) fn service(report: &mut Report, service: &Value) {
     const FIELD: &str = "status.loadBalancer.ingress";
     let ingress = list(service, &["status", "loadBalancer", "ingress"]);
     if !ingress.is_empty() && text(service, &["spec", "type"]) != "LoadBalancer" {
-        let detail = "may only be used when `spec.type` is \"LoadBalancer\"";
+        let detail = "may only be used when `spec.type` is 'LoadBalancer'";
         return report.forbidden(FIELD, detail);
     }
     for (index, entry) in ingress.iter().enumerate() {
@@ -100,7 +145,18 @@ pub(super) fn service(report: &mut Report, service: &Value) {
 }
 
 /// Counts are not negative, and no part is more than the whole.
-pub(super) fn workload(report: &mut Report, kind: &Kind, object: &Value) {
+pub(super) fn workload(report: &mut Report, kind: &Kind, old: &Value, object: &Value) {
+    counts(report, kind, object);
+    let collisions = |object: &Value| int(object, &["status", "collisionCount"]);
+    if let Some(before) = collisions(old)
+        && collisions(object).is_none_or(|after| after < before)
+    {
+        let value = json!(collisions(object).unwrap_or(0));
+        report.invalid("status.collisionCount", &value, "cannot be decremented");
+    }
+}
+
+fn counts(report: &mut Report, kind: &Kind, object: &Value) {
     let status = object.get("status").unwrap_or(&Value::Null);
     let counts: &[&str] = match kind.plural {
         "deployments" => &["updatedReplicas", "readyReplicas", "availableReplicas"],
@@ -118,6 +174,7 @@ pub(super) fn workload(report: &mut Report, kind: &Kind, object: &Value) {
                 "updatedNumberScheduled",
                 "numberAvailable",
                 "numberUnavailable",
+                "collisionCount",
             ] {
                 report.not_negative(status, "status", key);
             }

@@ -49,7 +49,7 @@ fn is_qualified(text: &str) -> bool {
 }
 
 /// RFC 1123 label: names of Namespaces, containers, volumes.
-pub(super) fn dns_label(text: &str) -> Vec<String> {
+pub(in crate::schema) fn dns_label(text: &str) -> Vec<String> {
     let mut found = Vec::new();
     if text.len() > LABEL_MAX {
         found.push(too_long(LABEL_MAX));
@@ -156,7 +156,7 @@ pub(super) fn qualified_name(text: &str) -> Vec<String> {
 }
 
 /// The value of a label.
-pub(super) fn label_value(text: &str) -> Vec<String> {
+pub(in crate::schema) fn label_value(text: &str) -> Vec<String> {
     let mut found = Vec::new();
     if text.len() > LABEL_MAX {
         found.push(too_long(LABEL_MAX));
@@ -207,6 +207,37 @@ pub(super) fn env_name(text: &str) -> Vec<String> {
          than '='"
             .to_owned(),
     ]
+}
+
+/// What is said of a sysctl that does not keep to [`is_sysctl`].
+pub(super) const SYSCTL: &str = "must have at most 253 characters and match regex \
+    ^([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\\./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?$";
+
+/// The name of a kernel parameter: `net.core.somaxconn`, or with slashes.
+pub(super) fn is_sysctl(text: &str) -> bool {
+    let inner = |b: u8| lower(b) || matches!(b, b'-' | b'_');
+    text.len() <= SUBDOMAIN_MAX && text.split(['.', '/']).all(|part| is_word(part, lower, inner))
+}
+
+/// A search domain, without the dot at its end: a subdomain whose labels may begin with an
+/// underscore and hold more of them.
+pub(super) fn search_domain(text: &str) -> Vec<String> {
+    let inner = |b: u8| lower(b) || matches!(b, b'-' | b'_');
+    let is_part = |part: &str| is_word(part.strip_prefix('_').unwrap_or(part), lower, inner);
+    let mut found = Vec::new();
+    if text.len() > SUBDOMAIN_MAX {
+        found.push(too_long(SUBDOMAIN_MAX));
+    }
+    if !text.split('.').all(is_part) {
+        found.push(
+            "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, \
+             '_', '-' or '.', and must start and end with an alphanumeric character (e.g. \
+             'example.com', regex used for validation is \
+             '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')"
+                .to_owned(),
+        );
+    }
+    found
 }
 
 /// A key of a ConfigMap or Secret, which may become a file name.

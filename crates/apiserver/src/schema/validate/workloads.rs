@@ -3,7 +3,8 @@
 use serde_json::{Value, json};
 
 use super::{
-    go, labels,
+    go,
+    labels::{self, Wording},
     pods::{self, first_difference},
     report::{IMMUTABLE, Report},
     syntax,
@@ -35,17 +36,29 @@ fn lasting_pods(report: &mut Report, spec: &Value, kind: &str) {
     }
 }
 
-fn replicated(report: &mut Report, spec: &Value) {
-    report.not_negative(spec, "spec", "replicas");
-    // Upstream says "deployment" for ReplicaSets too.
-    labels::workload_selector(report, spec, "deployment");
-    pods::template(report, template_of(spec));
-    lasting_pods(report, spec, "ReplicaSet");
+const DEPLOYMENT_WORDING: Wording = Wording {
+    required: true,
+    // Upstream says so of ReplicaSets too.
+    empty_for: "deployment",
+    unreadable: Some("invalid label selector"),
+};
+const STATEFUL_SET_WORDING: Wording =
+    Wording { required: true, empty_for: "statefulset", unreadable: Some("") };
+const DAEMON_SET_WORDING: Wording =
+    Wording { required: false, empty_for: "daemonset", unreadable: None };
+
+/// The selector and the template; a template without a readable selector is not looked at.
+fn selected_pods(report: &mut Report, spec: &Value) {
+    if labels::workload_selector(report, spec, &DEPLOYMENT_WORDING) {
+        pods::template(report, template_of(spec));
+        lasting_pods(report, spec, "ReplicaSet");
+    }
 }
 
 pub(super) fn deployment(report: &mut Report, deployment: &Value) {
     let spec = spec_of(deployment);
-    replicated(report, spec);
+    report.not_negative(spec, "spec", "replicas");
+    selected_pods(report, spec);
     strategy(report, spec);
     for key in ["minReadySeconds", "revisionHistoryLimit", "progressDeadlineSeconds"] {
         report.not_negative(spec, "spec", key);
@@ -70,120 +83,170 @@ fn strategy(report: &mut Report, spec: &Value) {
             report.required(FIELD, "this should be defaulted and never be nil");
         }
         ("RollingUpdate", Some(rolling)) => rolling_update(report, FIELD, rolling),
-        (other, _) => {
+        _ => {
+            let value = spec.get("strategy").unwrap_or(&Value::Null);
             let supported = ["Recreate", "RollingUpdate"];
-            report.push(Cause::not_supported("spec.strategy", &json!(other), &supported));
+            report.push(Cause::not_supported("spec.strategy", value, &supported));
         }
     }
 }
 
-fn rolling_update(report: &mut Report, field: &str, rolling: &Value) {
-    let mut zero = true;
-    for key in ["maxUnavailable", "maxSurge"] {
-        zero &= share(report, &format!("{field}.{key}"), at(rolling, &[key])) == 0;
+fn rolling_update(report: &mut Report, base: &str, rolling: &Value) {
+    let (unavailable, surge) = (at(rolling, &["maxUnavailable"]), at(rolling, &["maxSurge"]));
+    let field = format!("{base}.maxUnavailable");
+    share(report, &field, unavailable);
+    share(report, &format!("{base}.maxSurge"), surge);
+    if amount(unavailable) == 0 && amount(surge) == 0 {
+        let detail = "may not be 0 when `maxSurge` is 0";
+        report.invalid_shown(&field, &shown(unavailable), detail);
     }
-    let unavailable = at(rolling, &["maxUnavailable"]).unwrap_or(&Value::Null);
-    let field = format!("{field}.maxUnavailable");
-    if zero {
-        report.invalid(&field, unavailable, "may not be 0 when `maxSurge` is 0");
-    }
-    let percent = unavailable.as_str().and_then(|t| t.strip_suffix('%')).map(str::parse::<u64>);
-    if percent.is_some_and(|p| p.is_ok_and(|p| p > 100)) {
-        report.invalid(&field, unavailable, "must not be greater than 100%");
-    }
+    at_most_all(report, &field, unavailable);
 }
 
-/// A count or a percentage, and its number.
-fn share(report: &mut Report, field: &str, value: Option<&Value>) -> i64 {
+/// A count or a percentage.
+fn share(report: &mut Report, field: &str, value: Option<&Value>) {
     match value {
         Some(Value::String(text)) => {
-            report.syntax(field, text, syntax::percent(text));
-            text.strip_suffix('%').and_then(|digits| digits.parse().ok()).unwrap_or(0)
-        }
-        Some(number) => {
-            let count = number.as_i64().unwrap_or(0);
-            if count < 0 {
-                report.invalid(field, number, "must be greater than or equal to 0");
+            for message in syntax::percent(text) {
+                report.invalid_shown(field, &shown(value), &message);
             }
-            count
         }
-        None => 0,
+        Some(number) if number.as_i64().unwrap_or(0) < 0 => {
+            report.invalid(field, number, "must be greater than or equal to 0");
+        }
+        _ => {}
     }
+}
+
+/// The number of a count or of a percentage.
+fn amount(value: Option<&Value>) -> i64 {
+    match value {
+        Some(Value::String(text)) => percentage(text).unwrap_or_else(|| text.parse().unwrap_or(0)),
+        other => other.and_then(Value::as_i64).unwrap_or(0),
+    }
+}
+
+fn percentage(text: &str) -> Option<i64> {
+    text.strip_suffix('%')?.parse().ok()
+}
+
+fn at_most_all(report: &mut Report, field: &str, value: Option<&Value>) {
+    if value.and_then(Value::as_str).and_then(percentage).is_some_and(|p| p > 100) {
+        report.invalid_shown(field, &shown(value), "must not be greater than 100%");
+    }
+}
+
+fn shown(value: Option<&Value>) -> String {
+    go::int_or_string(value.unwrap_or(&Value::Null))
 }
 
 pub(super) fn replica_set(report: &mut Report, set: &Value) {
     let spec = spec_of(set);
-    replicated(report, spec);
+    report.not_negative(spec, "spec", "replicas");
     report.not_negative(spec, "spec", "minReadySeconds");
+    selected_pods(report, spec);
 }
 
-pub(super) fn stateful_set(report: &mut Report, set: &Value) {
+/// `is_new`: what is there already keeps its names.
+pub(super) fn stateful_set(report: &mut Report, set: &Value, is_new: bool) {
     let spec = spec_of(set);
-    for (key, supported) in [
-        ("podManagementPolicy", ["OrderedReady", "Parallel"]),
-        ("updateStrategy", ["RollingUpdate", "OnDelete"]),
-    ] {
-        let field = format!("spec.{key}");
-        let value = match key {
-            "updateStrategy" => text(spec, &[key, "type"]),
-            _ => text(spec, &[key]),
-        };
-        if value.is_empty() {
-            report.required(field, "");
-        } else if !supported.contains(&value) {
-            let detail = format!("must be '{}' or '{}'", supported[0], supported[1]);
-            report.invalid(field, &json!(value), &detail);
+    match text(spec, &["podManagementPolicy"]) {
+        "" => report.required("spec.podManagementPolicy", ""),
+        "OrderedReady" | "Parallel" => {}
+        other => {
+            let detail = "must be 'OrderedReady' or 'Parallel'";
+            report.invalid("spec.podManagementPolicy", &json!(other), detail);
         }
     }
-    for key in ["whenDeleted", "whenScaled"] {
-        let policy = text(spec, &["persistentVolumeClaimRetentionPolicy", key]);
-        if !policy.is_empty() {
+    stateful_strategy(report, spec);
+    if let Some(policy) = at(spec, &["persistentVolumeClaimRetentionPolicy"]) {
+        for key in ["whenDeleted", "whenScaled"] {
             let field = format!("spec.persistentVolumeClaimRetentionPolicy.{key}");
-            report.one_of(&field, policy, &["Retain", "Delete"]);
+            report.only(&field, text(policy, &[key]), &["Retain", "Delete"]);
         }
     }
     for key in ["replicas", "minReadySeconds"] {
         report.not_negative(spec, "spec", key);
     }
-    labels::workload_selector(report, spec, "statefulset");
-    // As upstream, which cannot check the spec: its mounts may name claims.
-    let template = template_of(spec);
-    labels::labels(report, template, &["metadata", "labels"], "spec.template.labels");
-    let field = "spec.template.annotations";
-    labels::annotations(report, template, &["metadata", "annotations"], field);
+    if let Some(ordinals) = at(spec, &["ordinals"]) {
+        report.not_negative(ordinals, "spec.ordinals", "start");
+    }
+    if is_new {
+        report.optional(spec, "spec", "serviceName", syntax::dns_label);
+    }
+    if labels::workload_selector(report, spec, &STATEFUL_SET_WORDING) {
+        // As upstream, which cannot check the spec: its mounts may name claims.
+        pods::template_metadata(report, template_of(spec));
+    }
     lasting_pods(report, spec, "StatefulSet");
 }
 
-/// A new StatefulSet names a Service that can exist.
-pub(super) fn stateful_set_names(report: &mut Report, set: &Value) {
-    report.optional(spec_of(set), "spec", "serviceName", syntax::dns_label);
+fn stateful_strategy(report: &mut Report, spec: &Value) {
+    const FIELD: &str = "spec.updateStrategy";
+    let rolling = at(spec, &["updateStrategy", "rollingUpdate"]);
+    match (text(spec, &["updateStrategy", "type"]), rolling) {
+        ("", _) => report.required(FIELD, ""),
+        ("OnDelete", Some(rolling)) => {
+            let detail = "only allowed for updateStrategy 'RollingUpdate'";
+            report.invalid(format!("{FIELD}.rollingUpdate"), rolling, detail);
+        }
+        ("RollingUpdate", Some(rolling)) => {
+            report.not_negative(rolling, "spec.updateStrategy.rollingUpdate", "partition");
+        }
+        ("OnDelete" | "RollingUpdate", None) => {}
+        _ => {
+            let value = spec.get("updateStrategy").unwrap_or(&Value::Null);
+            report.invalid(FIELD, value, "must be 'RollingUpdate' or 'OnDelete'");
+        }
+    }
 }
 
 pub(super) fn daemon_set(report: &mut Report, set: &Value) {
     let spec = spec_of(set);
-    labels::workload_selector(report, spec, "daemonset");
+    labels::workload_selector(report, spec, &DAEMON_SET_WORDING);
     pods::template(report, template_of(spec));
     lasting_pods(report, spec, "DaemonSet");
-    for key in ["minReadySeconds", "revisionHistoryLimit"] {
-        report.not_negative(spec, "spec", key);
-    }
+    report.not_negative(spec, "spec", "minReadySeconds");
+    daemon_strategy(report, spec);
+    report.not_negative(spec, "spec", "revisionHistoryLimit");
+}
+
+fn daemon_strategy(report: &mut Report, spec: &Value) {
+    const FIELD: &str = "spec.updateStrategy.rollingUpdate";
     match text(spec, &["updateStrategy", "type"]) {
         "OnDelete" => {}
-        "RollingUpdate" => {
-            const FIELD: &str = "spec.updateStrategy.rollingUpdate";
-            match at(spec, &["updateStrategy", "rollingUpdate"]) {
-                None => report.required(FIELD, ""),
-                Some(rolling) => {
-                    for key in ["maxUnavailable", "maxSurge"] {
-                        share(report, &format!("{FIELD}.{key}"), at(rolling, &[key]));
-                    }
-                }
-            }
-        }
-        other => {
+        "RollingUpdate" => match at(spec, &["updateStrategy", "rollingUpdate"]) {
+            None => report.required(FIELD, ""),
+            Some(rolling) => daemon_rolling(report, FIELD, rolling),
+        },
+        _ => {
+            let value = spec.get("updateStrategy").unwrap_or(&Value::Null);
             let supported = ["RollingUpdate", "OnDelete"];
-            report.push(Cause::not_supported("spec.updateStrategy", &json!(other), &supported));
+            report.push(Cause::not_supported("spec.updateStrategy", value, &supported));
         }
+    }
+}
+
+/// Pods go first, or come first, not both.
+fn daemon_rolling(report: &mut Report, base: &str, rolling: &Value) {
+    let keys = ["maxUnavailable", "maxSurge"];
+    let [unavailable, surge] = keys.map(|key| at(rolling, &[key]));
+    for (key, value) in keys.into_iter().zip([unavailable, surge]) {
+        share(report, &format!("{base}.{key}"), value);
+    }
+    for (key, value) in keys.into_iter().zip([unavailable, surge]) {
+        at_most_all(report, &format!("{base}.{key}"), value);
+    }
+    match (amount(unavailable) != 0, amount(surge) != 0) {
+        (true, true) => {
+            let detail = "may not be set when maxUnavailable is non-zero";
+            report.invalid_shown(format!("{base}.maxSurge"), &shown(surge), detail);
+        }
+        (false, false) => {
+            let detail = "cannot be 0 when maxSurge is 0";
+            report.required(format!("{base}.maxUnavailable"), detail);
+        }
+        _ => {}
     }
 }
 

@@ -2,7 +2,9 @@
 //
 // types.txt comes from the Go types themselves by reflection: their struct tags
 // hold the JSON name, whether a zero value is left out, and the protobuf field
-// number, so one table serves JSON checking and protobuf decoding alike.
+// number, so one table serves JSON checking and protobuf decoding alike. After a
+// type, `omitempty` says that Go leaves a zero value out, `always` that it writes
+// it, and `value` that the field is a struct itself, which it always writes.
 // openapi.txt comes from the OpenAPI v3 documents that a real API server serves,
 // cut down to the kinds below and what they refer to; see ../README.md.
 //
@@ -153,6 +155,10 @@ func writeType(out *bytes.Buffer, t reflect.Type) {
 		line := " " + number + " " + jsonName + " " + column(f.Type)
 		if omitsZero(f.Type, tag) {
 			line += " omitempty"
+		} else if f.Type.Kind() == reflect.Struct && jsonName != "*" {
+			line += " value"
+		} else if f.Type.Kind() != reflect.Pointer && jsonName != "*" {
+			line += " always"
 		}
 		fmt.Fprintln(out, line)
 	}
