@@ -46,6 +46,7 @@ impl Normal {
             Value::Array(list) => list.iter().for_each(|v| self.study(v)),
             Value::Object(map) => {
                 self.study_metadata(map);
+                self.study_causes(map);
                 map.values().for_each(|v| self.study(v));
             }
             _ => {}
@@ -66,6 +67,21 @@ impl Normal {
         {
             // With its prefix: five letters alone may be part of anything.
             let prefix = self.text(prefix);
+            self.learn(name, &format!("{prefix}<gen>"));
+        }
+    }
+
+    /// Takes the name that was made up and refused.
+    fn study_causes(&mut self, map: &Map<String, Value>) {
+        let causes = map.get("causes").and_then(Value::as_array);
+        let refused = |field: &str| {
+            let cause = causes.into_iter().flatten().find(|cause| cause["field"] == field)?;
+            cause["message"].as_str()?.strip_prefix("Invalid value: \"")?.split('"').next()
+        };
+        if let (Some(prefix), Some(name)) =
+            (refused("metadata.generateName"), refused("metadata.name"))
+            && name.strip_prefix(prefix).is_some_and(|made_up| made_up.len() == SUFFIX)
+        {
             self.learn(name, &format!("{prefix}<gen>"));
         }
     }
@@ -123,7 +139,19 @@ impl Normal {
                 text = text.replace(known.as_str(), shown);
             }
         }
-        words(&composites(&text))
+        words(&composites(before_difference(&text)))
+    }
+}
+
+/// The end of what a refused update of a Pod says before it shows what changed:
+/// theirs prints the difference of two Go structures, ours names the fields. The
+/// causes of the refusal are listed apart and compared each.
+const DIFFERENCE: &str = "(allow it to be set to 1 if it was previously negative)\n";
+
+fn before_difference(text: &str) -> &str {
+    match text.find(DIFFERENCE) {
+        Some(at) => &text[..at + DIFFERENCE.len()],
+        None => text,
     }
 }
 

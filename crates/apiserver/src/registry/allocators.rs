@@ -323,7 +323,7 @@ impl Allocation {
     }
 
     fn take(&mut self, state: &mut State, holding: Holding) {
-        if !self.dry_run && state.mark(holding) {
+        if self.dry_run || state.mark(holding) {
             self.taken.push(holding);
         }
     }
@@ -377,14 +377,16 @@ impl Allocation {
     pub(crate) fn port(&mut self, port: u16) -> Result<(), AllocationError> {
         let allocators = self.allocators.clone();
         let mut state = allocators.lock();
-        if !state.ports.has(u128::from(port)) {
+        // As upstream, a dry run asks only whose it is.
+        if !self.dry_run && !state.ports.has(u128::from(port)) {
             return Err(AllocationError::OutOfRange(
                 format!("port ({port})"),
                 "ports",
                 format!("{}-{}", allocators.node_ports.start(), allocators.node_ports.end()),
             ));
         }
-        if state.ports.used.contains(&u128::from(port)) {
+        let is_own = self.taken.contains(&Holding::Port(port));
+        if is_own || state.ports.used.contains(&u128::from(port)) {
             return Err(AllocationError::Taken("port"));
         }
         self.dry_port = self.dry_port.max(port);
@@ -411,7 +413,7 @@ impl Allocation {
 
 impl Drop for Allocation {
     fn drop(&mut self) {
-        if !self.taken.is_empty() {
+        if !self.taken.is_empty() && !self.dry_run {
             self.allocators.release(&self.taken);
         }
     }

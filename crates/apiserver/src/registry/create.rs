@@ -128,22 +128,22 @@ impl Registry {
         }
         rules::admit(kind, &mut object);
         let name = object::name(&object).to_owned();
+        let key = key(kind, object::namespace(&object), &name);
+        let mut ledger = Ledger::default();
+        // Not if the name is taken: that is to show, and not as a taken address.
+        if *kind == kinds::SERVICES && self.inner.store.get(&key).is_none() {
+            let taken =
+                service::allocate_create(&self.inner.allocators, &mut object, options.dry_run)
+                    .map_err(|causes| Status::invalid(kind, &name, causes))?;
+            ledger.taken = Some(taken);
+        }
         let causes = self.validate_create(kind, &object);
         if !causes.is_empty() {
             return Err(Status::invalid(kind, &name, causes));
         }
         let warnings = schema::warnings::on_create(kind, &object);
-        let key = key(kind, object::namespace(&object), &name);
-        // Before allocation, so that a taken name does not show as a taken address.
         if self.inner.store.get(&key).is_some() {
             return Err(Status::already_exists(kind, &name));
-        }
-        let mut ledger = Ledger::default();
-        if *kind == kinds::SERVICES {
-            let taken =
-                service::allocate_create(&self.inner.allocators, &mut object, options.dry_run)
-                    .map_err(|causes| Status::invalid(kind, &name, causes))?;
-            ledger.taken = Some(taken);
         }
         if options.dry_run {
             return Ok(Written { warnings, ..Written::new(object, None, true) });

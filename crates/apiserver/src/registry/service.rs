@@ -4,11 +4,12 @@
 //! cluster IP, values carried over from before), its families are decided from
 //! policy, request and cluster, and then everything still missing is taken
 //! from [`super::allocators`]. The guard that comes back gives it all away
-//! again unless the write goes through.
+//! again unless the write goes through. As upstream, all this comes before
+//! validation, which then looks at what was given too.
 //! Counterpart of upstream's `pkg/registry/core/service/storage/alloc.go` and
 //! `pkg/registry/core/service/strategy.go`.
 
-use std::{collections::HashSet, net::IpAddr, sync::Arc};
+use std::{collections::HashSet, sync::Arc};
 
 use serde_json::{Map, Value, json};
 
@@ -17,7 +18,10 @@ use super::{
     object,
     rules::set_or_remove,
 };
-use crate::{Cause, Kind, kinds};
+use crate::{
+    Cause, Kind, kinds,
+    schema::validate::{parse_address, service_addresses},
+};
 
 const NONE: &str = "None";
 const BOTH: [&str; 2] = ["IPv4", "IPv6"];
@@ -38,6 +42,11 @@ fn texts(spec: &Map<String, Value>, key: &str) -> Vec<String> {
 
 fn port_number(value: Option<&Value>) -> Option<u16> {
     value.and_then(Value::as_u64).and_then(|p| u16::try_from(p).ok()).filter(|p| *p != 0)
+}
+
+/// Whether there is a number, be it one that is no port.
+fn asks_for_port(value: Option<&Value>) -> bool {
+    value.and_then(Value::as_i64).is_some_and(|number| number != 0)
 }
 
 fn is_external_name(spec: &Map<String, Value>) -> bool {
@@ -73,7 +82,7 @@ pub(crate) fn holdings(service: &Value) -> Vec<Holding> {
     }
     let mut found: Vec<Holding> = texts(spec, "clusterIPs")
         .iter()
-        .filter_map(|ip| ip.parse().ok())
+        .filter_map(|ip| parse_address(ip))
         .map(Holding::Address)
         .collect();
     let ports = spec.get("ports").and_then(Value::as_array).into_iter().flatten();
@@ -212,6 +221,12 @@ fn trim_to_single_stack(before: &Map<String, Value>, after: &mut Map<String, Val
     }
 }
 
+/// What the Service had before, as far as it decides what a change is given.
+struct Before<'a> {
+    spec: &'a Map<String, Value>,
+    held: HashSet<Holding>,
+}
+
 /// Gives a new Service what it needs.
 pub(crate) fn allocate_create(
     allocators: &Arc<Allocators>,
@@ -219,7 +234,7 @@ pub(crate) fn allocate_create(
     dry_run: bool,
 ) -> Result<Allocation, Vec<Cause>> {
     let mut allocation = Allocation::begin(allocators, dry_run);
-    assign(allocators, &mut allocation, &HashSet::new(), service)?;
+    assign(allocators, &mut allocation, None, service)?;
     Ok(allocation)
 }
 
@@ -230,145 +245,115 @@ pub(crate) fn allocate_update(
     new: &mut Value,
     dry_run: bool,
 ) -> Result<(Allocation, Vec<Holding>), Vec<Cause>> {
-    let causes = immutable(spec(old), spec(new));
-    if !causes.is_empty() {
-        return Err(causes);
-    }
-    let held: HashSet<Holding> = holdings(old).into_iter().collect();
+    let before = Before { spec: spec(old), held: holdings(old).into_iter().collect() };
     let mut allocation = Allocation::begin(allocators, dry_run);
-    assign(allocators, &mut allocation, &held, new)?;
+    assign(allocators, &mut allocation, Some(&before), new)?;
     let kept: HashSet<Holding> = holdings(new).into_iter().collect();
-    Ok((allocation, held.difference(&kept).copied().collect()))
-}
-
-fn immutable(before: &Map<String, Value>, after: &Map<String, Value>) -> Vec<Cause> {
-    if is_external_name(before) || is_external_name(after) {
-        return Vec::new();
-    }
-    let causes = mismatched(after);
-    if !causes.is_empty() {
-        return causes;
-    }
-    let causes = released(before, after);
-    if !causes.is_empty() {
-        return causes;
-    }
-    let (old, new) = (texts(before, "clusterIPs"), texts(after, "clusterIPs"));
-    if let (Some(first), Some(now)) = (old.first(), new.first())
-        && first != now
-    {
-        return vec![Cause::invalid(
-            "spec.clusterIPs[0]",
-            &json!([now]),
-            "may not change once set",
-        )];
-    }
-    let (old, new) = (texts(before, "ipFamilies"), texts(after, "ipFamilies"));
-    if let (Some(first), Some(now)) = (old.first(), new.first())
-        && first != now
-    {
-        return vec![Cause::invalid("spec.ipFamilies[0]", &json!(now), "may not change once set")];
-    }
-    Vec::new()
-}
-
-/// Addresses of another family than the Service names.
-fn mismatched(spec: &Map<String, Value>) -> Vec<Cause> {
-    let pairs = texts(spec, "clusterIPs").into_iter().zip(texts(spec, "ipFamilies"));
-    let wrong = pairs.enumerate().filter_map(|(index, (given, wanted))| {
-        let address = given.parse::<IpAddr>().ok()?;
-        (family(address) != wanted).then(|| mismatch(index, &given, &wanted))
-    });
-    wrong.collect()
-}
-
-fn mismatch(index: usize, given: &str, wanted: &str) -> Cause {
-    let detail = format!("expected an {wanted} value as indicated by `ipFamilies[{index}]`");
-    Cause::invalid(format!("spec.clusterIPs[{index}]"), &given.into(), &detail)
-}
-
-/// Whoever gives up the second address or family says so by the policy.
-fn released(before: &Map<String, Value>, after: &Map<String, Value>) -> Vec<Cause> {
-    let policy = text(after, "ipFamilyPolicy");
-    if policy == "SingleStack" {
-        return Vec::new();
-    }
-    let lost = |key: &str| texts(before, key).len() == 2 && texts(after, key).len() == 1;
-    [("clusterIPs", "cluster IP"), ("ipFamilies", "IP family")]
-        .into_iter()
-        .filter(|(key, _)| lost(key))
-        .map(|(_, what)| {
-            let detail = format!("must be 'SingleStack' to release the secondary {what}");
-            Cause::invalid("spec.ipFamilyPolicy", &policy.into(), &detail)
-        })
-        .collect()
+    Ok((allocation, before.held.difference(&kept).copied().collect()))
 }
 
 fn assign(
     allocators: &Allocators,
     allocation: &mut Allocation,
-    held: &HashSet<Holding>,
+    before: Option<&Before<'_>>,
     service: &mut Value,
 ) -> Result<(), Vec<Cause>> {
     if is_external_name(spec(service)) {
         return Ok(());
     }
     let cluster: Vec<&str> = allocators.cidrs().iter().map(|c| c.family()).collect();
+    default_policy(before, object::map_at(object::map_of(service), "spec"));
+    check_stacks(before, service)?;
     let spec = object::map_at(object::map_of(service), "spec");
-    let (policy, families) = decide_families(spec, &cluster)?;
-    if !is_headless(spec) {
-        let addresses = assign_addresses(allocation, held, spec, &families)?;
+    let families = match before {
+        // What prefers two families does not get another when the cluster does.
+        Some(before) if prefers_as_before(before.spec, spec) => texts(spec, "ipFamilies"),
+        _ => decide_families(spec, &cluster)?,
+    };
+    let was_headless = before.is_some_and(|before| is_headless(before.spec));
+    if !is_headless(spec) && !was_headless {
+        let addresses = assign_addresses(allocation, before, spec, &families)?;
         spec.insert("clusterIP".into(), json!(addresses.first()));
         spec.insert("clusterIPs".into(), json!(addresses));
     }
     spec.insert("ipFamilies".into(), json!(families));
-    spec.insert("ipFamilyPolicy".into(), json!(policy));
     if needs_node_ports(spec) {
-        assign_node_ports(allocation, held, spec)?;
+        assign_node_ports(allocation, before, spec)?;
     }
     if needs_health_port(spec) {
-        assign_health_port(allocation, held, spec)?;
+        assign_health_port(allocation, before, spec)?;
     }
     Ok(())
 }
 
-/// Policy and families, from what the Service says and what the cluster has.
+/// Whether the families of the cluster do not matter: nothing is allocated, and nobody is chosen.
+fn is_free(spec: &Map<String, Value>) -> bool {
+    let selector = spec.get("selector").and_then(Value::as_object);
+    is_headless(spec) && selector.is_none_or(Map::is_empty)
+}
+
+fn prefers_as_before(before: &Map<String, Value>, after: &Map<String, Value>) -> bool {
+    let same = |key: &str| before.get(key) == after.get(key);
+    text(after, "ipFamilyPolicy") == "PreferDualStack"
+        && !texts(after, "ipFamilies").is_empty()
+        && ["ipFamilyPolicy", "ipFamilies", "clusterIP", "clusterIPs"].into_iter().all(same)
+}
+
+fn default_policy(before: Option<&Before<'_>>, spec: &mut Map<String, Value>) {
+    if !text(spec, "ipFamilyPolicy").is_empty() {
+        return;
+    }
+    let old = before.map(|before| text(before.spec, "ipFamilyPolicy")).unwrap_or_default();
+    let policy = match old {
+        "" if is_free(spec) => "RequireDualStack",
+        "" => "SingleStack",
+        old => old,
+    };
+    spec.insert("ipFamilyPolicy".into(), json!(policy));
+}
+
+/// Whether addresses and families go with each other and with the policy.
+fn check_stacks(before: Option<&Before<'_>>, service: &Value) -> Result<(), Vec<Cause>> {
+    let mut causes = service_addresses(service);
+    if !causes.is_empty() {
+        return Err(causes);
+    }
+    let spec = spec(service);
+    let policy = text(spec, "ipFamilyPolicy");
+    for (key, one, many) in
+        [("clusterIPs", "cluster IP", "cluster IPs"), ("ipFamilies", "IP family", "IP families")]
+    {
+        let count = texts(spec, key).len();
+        let mut refuse =
+            |why: String| causes.push(Cause::invalid("spec.ipFamilyPolicy", &json!(policy), &why));
+        if before.is_some_and(|before| texts(before.spec, key).len() == 2)
+            && count == 1
+            && policy != "SingleStack"
+        {
+            refuse(format!("must be 'SingleStack' to release the secondary {one}"));
+        }
+        if count == 2 && policy == "SingleStack" {
+            refuse(format!(
+                "must be 'RequireDualStack' or 'PreferDualStack' when multiple {many} are specified"
+            ));
+        }
+    }
+    if causes.is_empty() { Ok(()) } else { Err(causes) }
+}
+
+/// The families, from what the Service says and what the cluster has.
 fn decide_families(
     spec: &Map<String, Value>,
     cluster: &[&'static str],
-) -> Result<(String, Vec<String>), Vec<Cause>> {
-    let asked = text(spec, "ipFamilyPolicy");
-    let addresses = texts(spec, "clusterIPs");
+) -> Result<Vec<String>, Vec<Cause>> {
+    let policy = text(spec, "ipFamilyPolicy");
     let mut families = texts(spec, "ipFamilies");
-    let headless = is_headless(spec);
-    let selector = spec.get("selector").and_then(Value::as_object);
-    let free = headless && selector.is_none_or(Map::is_empty);
-    let policy = match asked {
-        "" if free => "RequireDualStack",
-        "" => "SingleStack",
-        asked => asked,
-    };
-    if policy == "SingleStack" {
-        let counts = [(addresses.len(), "cluster IPs"), (families.len(), "IP families")];
-        let causes: Vec<Cause> = counts
-            .into_iter()
-            .filter(|(count, _)| *count == 2)
-            .map(|(_, what)| {
-                let detail = format!(
-                    "must be 'RequireDualStack' or 'PreferDualStack' when multiple {what} are specified"
-                );
-                Cause::invalid("spec.ipFamilyPolicy", &policy.into(), &detail)
-            })
-            .collect();
-        if !causes.is_empty() {
-            return Err(causes);
+    if !is_headless(spec) {
+        for address in texts(spec, "clusterIPs").iter().skip(families.len()) {
+            families.extend(parse_address(address).map(|ip| family(ip).to_owned()));
         }
     }
-    if !headless {
-        for address in addresses.iter().skip(families.len()) {
-            families.extend(address.parse::<IpAddr>().map(|ip| family(ip).to_owned()));
-        }
-    }
+    let free = is_free(spec);
     if !free {
         check_against_cluster(policy, &families, cluster)?;
     }
@@ -380,7 +365,7 @@ fn decide_families(
         let other = BOTH.into_iter().find(|f| *f != families[0]);
         families.extend(other.map(str::to_owned));
     }
-    Ok((policy.to_owned(), families))
+    Ok(families)
 }
 
 fn check_against_cluster(
@@ -410,11 +395,13 @@ fn check_against_cluster(
 
 fn assign_addresses(
     allocation: &mut Allocation,
-    held: &HashSet<Holding>,
+    before: Option<&Before<'_>>,
     spec: &Map<String, Value>,
     families: &[String],
 ) -> Result<Vec<String>, Vec<Cause>> {
     let asked = texts(spec, "clusterIPs");
+    // Those it had stay or are refused: no address is allocated in their place.
+    let had = before.map_or(0, |before| texts(before.spec, "clusterIPs").len());
     let refused = |why: String| vec![Cause::invalid("spec.clusterIPs", &json!(asked), &why)];
     let mut addresses = Vec::with_capacity(families.len());
     for (index, wanted) in families.iter().enumerate() {
@@ -425,15 +412,9 @@ fn assign_addresses(
             addresses.push(address.to_string());
             continue;
         };
-        let address: IpAddr = given.parse().map_err(|_| {
-            let field = format!("spec.clusterIPs[{index}]");
-            let detail = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
-            vec![Cause::invalid(field, &json!(given), detail)]
-        })?;
-        if family(address) != wanted {
-            return Err(vec![mismatch(index, given, wanted)]);
-        }
-        if !held.contains(&Holding::Address(address)) {
+        if index >= had
+            && let Some(address) = parse_address(given)
+        {
             allocation
                 .address(address)
                 .map_err(|error| refused(format!("failed to allocate IP {given}: {error}")))?;
@@ -446,7 +427,7 @@ fn assign_addresses(
 /// Ports of one Service that differ only in protocol share a node port.
 fn assign_node_ports(
     allocation: &mut Allocation,
-    held: &HashSet<Holding>,
+    before: Option<&Before<'_>>,
     spec: &mut Map<String, Value>,
 ) -> Result<(), Vec<Cause>> {
     // (node port, service port, protocol) of what this Service has so far.
@@ -454,19 +435,24 @@ fn assign_node_ports(
     let Some(ports) = spec.get_mut("ports").and_then(Value::as_array_mut) else { return Ok(()) };
     // What is asked for comes first, or a dynamic pick could take it.
     let (asked, open): (Vec<usize>, Vec<usize>) =
-        (0..ports.len()).partition(|i| port_number(ports[*i].get("nodePort")).is_some());
+        (0..ports.len()).partition(|i| asks_for_port(ports[*i].get("nodePort")));
     for index in asked.into_iter().chain(open) {
         let port = &mut ports[index];
         let protocol = port.get("protocol").and_then(Value::as_str).unwrap_or("TCP").to_owned();
         let service_port = port.get("port").and_then(Value::as_u64);
         let field = format!("spec.ports[{index}].nodePort");
         let number = match port_number(port.get("nodePort")) {
+            // No port at all: validation says so.
+            None if asks_for_port(port.get("nodePort")) => continue,
             Some(number) => {
-                if let Some((_, _, other)) = own.iter().find(|(n, _, _)| *n == number) {
-                    if *other == protocol {
-                        return Err(vec![Cause::duplicate(field, &json!(number))]);
-                    }
-                } else if !held.contains(&Holding::Port(number)) {
+                let is_shared = own
+                    .iter()
+                    .any(|(n, p, other)| *n == number && *p == service_port && *other != protocol);
+                let is_had = before.is_some_and(|before| {
+                    before.held.contains(&Holding::Port(number))
+                        || own.iter().any(|(n, _, _)| *n == number)
+                });
+                if !is_shared && !is_had {
                     allocation.port(number).map_err(|e| port_cause(&field, number, &e))?;
                 }
                 number
@@ -494,13 +480,17 @@ fn assign_node_ports(
 
 fn assign_health_port(
     allocation: &mut Allocation,
-    held: &HashSet<Holding>,
+    before: Option<&Before<'_>>,
     spec: &mut Map<String, Value>,
 ) -> Result<(), Vec<Cause>> {
     let field = "spec.healthCheckNodePort";
     match port_number(spec.get("healthCheckNodePort")) {
-        Some(number) if held.contains(&Holding::Port(number)) => {}
-        Some(number) => allocation.port(number).map_err(|e| port_cause(field, number, &e))?,
+        Some(number) => {
+            if before.is_none_or(|before| !before.held.contains(&Holding::Port(number))) {
+                allocation.port(number).map_err(|e| port_cause(field, number, &e))?;
+            }
+        }
+        None if asks_for_port(spec.get("healthCheckNodePort")) => {}
         None => {
             let number = allocation.any_port().map_err(|e| port_cause(field, 0, &e))?;
             spec.insert("healthCheckNodePort".into(), number.into());
@@ -576,7 +566,8 @@ mod tests {
                 "when multiple IP families are specified",
             ),
             (
-                json!({"ipFamilyPolicy": "SingleStack", "clusterIPs": ["10.0.0.1", "fd00::1"]}),
+                json!({"ipFamilyPolicy": "SingleStack", "clusterIP": "10.0.0.1",
+                    "clusterIPs": ["10.0.0.1", "fd00::1"]}),
                 both,
                 "when multiple cluster IPs are specified",
             ),
@@ -624,11 +615,6 @@ mod tests {
         assert_eq!(single["spec"]["clusterIPs"], json!([first]));
         assert_eq!(single["spec"]["ipFamilies"], json!(["IPv4"]));
         assert_eq!(all.held().0, 1);
-
-        let mut moved = single["spec"].clone();
-        moved["clusterIP"] = json!("10.0.0.77");
-        let causes = update(&all, &single, moved).unwrap_err();
-        assert_eq!(causes[0].message, "Invalid value: [\"10.0.0.77\"]: may not change once set");
     }
 
     #[test]

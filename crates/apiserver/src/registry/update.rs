@@ -221,8 +221,13 @@ impl Registry {
             object::metadata(&owned).get("managedFields").cloned()
         });
         rules::count_template(kind, Some(old), &mut new);
+        let mut ledger = Ledger::default();
         if *kind == kinds::SERVICES {
             service::prepare_update(old, &mut new);
+            let (taken, released) =
+                service::allocate_update(&self.inner.allocators, old, &mut new, options.dry_run)
+                    .map_err(|causes| Lost::Refused(Status::invalid(kind, name, causes)))?;
+            ledger = Ledger { taken: Some(taken), released };
         }
         // What is asked for is not changed through the door for what is so.
         let may_count = kind.has_generation && part != Some(Subresource::Status);
@@ -238,13 +243,6 @@ impl Registry {
             Some(Subresource::Status) => schema::warnings::on_status(kind, &new),
             Some(_) => Vec::new(),
         };
-        let mut ledger = Ledger::default();
-        if *kind == kinds::SERVICES {
-            let (taken, released) =
-                service::allocate_update(&self.inner.allocators, old, &mut new, options.dry_run)
-                    .map_err(|causes| Lost::Refused(Status::invalid(kind, name, causes)))?;
-            ledger = Ledger { taken: Some(taken), released };
-        }
         if let Some(claims) = claims {
             rules::set_or_remove(object::metadata_mut(&mut new), "managedFields", claims);
         }

@@ -83,6 +83,17 @@ impl Quantity {
         unit.nano > 0 && unit.is_whole() && self.nano % unit.nano == 0
     }
 
+    /// The next amount, away from zero, that is so many thousandths.
+    pub fn round_up_to_milli(self) -> Quantity {
+        const MILLI: i128 = NANO / 1000;
+        let rest = self.nano % MILLI;
+        let nano = match rest {
+            0 => self.nano,
+            rest => self.nano - rest + MILLI * rest.signum(),
+        };
+        Quantity { nano, ..self }
+    }
+
     /// Whether this is a whole number.
     pub fn is_whole(&self) -> bool {
         self.nano % NANO == 0

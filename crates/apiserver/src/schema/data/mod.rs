@@ -138,6 +138,10 @@ impl Types {
             Shape::IntOrString => "intstr.IntOrString".to_owned(),
             Shape::Any => "runtime.RawExtension".to_owned(),
             Shape::List(item) => format!("[]{}", self.go_type(item)),
+            // The one map of quantities, whatever its keys.
+            Shape::Map(value, _) if matches!(**value, Shape::Quantity) => {
+                "v1.ResourceList".to_owned()
+            }
             Shape::Map(value, key) => format!("map[{key}]{}", self.go_type(value)),
             Shape::Struct(id) => self.get(*id).go.to_owned(),
         }

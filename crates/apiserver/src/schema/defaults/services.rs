@@ -74,9 +74,6 @@ pub(super) fn endpoints(root: &mut Object) {
 }
 
 pub(super) fn endpoint_slice(root: &mut Object) {
-    // Upstream writes `endpoints: null` and `ports: null` for empty slices; clients in languages
-    // without nil slices prefer a list, and both decode the same.
-    fill(root, "endpoints", json!([]));
     for port in items(root, "ports") {
         fill(port, "name", "");
         fill(port, "protocol", "TCP");

@@ -1,9 +1,13 @@
 //! What Go's structs write although nobody set it: fields without `omitempty`, structs that are no
-//! pointers, and times, whose zero is null.
+//! pointers, and times, whose zero is null. Amounts of resources lose what is finer than a
+//! thousandth, which upstream does for all of them as well.
 
 use serde_json::{Map, Value};
 
-use super::super::data::{Scalar, Shape, StructId, types};
+use super::super::{
+    data::{Scalar, Shape, StructId, types},
+    quantity::Quantity,
+};
 use crate::kinds::Kind;
 
 /// Adds what a typed server would have written beside what is there.
@@ -20,7 +24,12 @@ fn complete_struct(id: StructId, fields: &mut Map<String, Value>) {
         .always()
         .filter(|(name, member)| {
             let zero_is_null = zero(&member.shape).is_null();
-            fields.get(*name).is_none_or(|value| value.is_null() && !zero_is_null)
+            // What holds nothing is nothing once it has been stored.
+            fields.get(*name).is_none_or(|value| match value {
+                Value::Null => !zero_is_null,
+                Value::Array(items) => zero_is_null && items.is_empty(),
+                _ => false,
+            })
         })
         .collect();
     // By number, so that two objects get them in one order.
@@ -40,6 +49,14 @@ fn complete_value(shape: &Shape, value: &mut Value) {
         (Shape::Struct(id), Value::Object(fields)) => complete_struct(*id, fields),
         (Shape::List(shape), Value::Array(items)) => {
             items.iter_mut().for_each(|item| complete_value(shape, item));
+        }
+        (Shape::Map(shape, _), Value::Object(entries)) if matches!(**shape, Shape::Quantity) => {
+            for entry in entries.values_mut() {
+                // `SetDefaults_ResourceList`
+                if let Some(quantity) = Quantity::from_value(entry) {
+                    *entry = quantity.round_up_to_milli().to_string().into();
+                }
+            }
         }
         (Shape::Map(shape, _), Value::Object(entries)) => {
             entries.values_mut().for_each(|entry| complete_value(shape, entry));

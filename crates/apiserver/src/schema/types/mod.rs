@@ -136,6 +136,12 @@ fn prune_value(shape: &Shape, value: &mut Value) {
         (Shape::Map(shape, _), Value::Object(entries)) => {
             entries.values_mut().for_each(|entry| prune_value(shape, entry));
         }
+        (Shape::Time, Value::String(text)) => text::to_utc(text, false),
+        (Shape::MicroTime, Value::String(text)) => text::to_utc(text, true),
+        // Go reads over line breaks.
+        (Shape::Scalar(Scalar::Bytes, _), Value::String(text)) => {
+            text.retain(|c| !matches!(c, '\r' | '\n'));
+        }
         // Go decodes null into a string by leaving it empty.
         (Shape::Scalar(Scalar::String, _), value @ Value::Null) => *value = "".into(),
         (Shape::Quantity, value) => {

@@ -5,7 +5,10 @@ use base64::alphabet::STANDARD;
 use base64::engine::{GeneralPurpose, GeneralPurposeConfig};
 use serde_json::Value;
 
-use crate::schema::quantity::Quantity;
+use crate::{
+    registry::object::{parse_timestamp, timestamp},
+    schema::quantity::Quantity,
+};
 
 /// Go's layout of RFC 3339.
 const RFC3339: &str = "2006-01-02T15:04:05Z07:00";
@@ -55,8 +58,10 @@ pub(super) fn base64_fault(text: &str) -> Option<String> {
         let at = match fault {
             base64::DecodeError::InvalidByte(at, _)
             | base64::DecodeError::InvalidLastSymbol(at, _) => at,
+            // Go names the start of the group that is not whole.
+            _ if text.ends_with('=') => text.len(),
             base64::DecodeError::InvalidLength(_) | base64::DecodeError::InvalidPadding => {
-                text.len()
+                text.len() - text.len() % 4
             }
         };
         format!("illegal base64 data at input byte {at}")
@@ -69,6 +74,23 @@ pub(super) fn time(text: &str) -> Result<(), String> {
 
 pub(super) fn micro_time(text: &str) -> Result<(), String> {
     Reader { text, rest: text, layout: RFC3339_MICRO }.read(Some(MICRO_DIGITS))
+}
+
+/// Writes a time as Go does, once it has read it: in UTC, with a fraction or without.
+pub(super) fn to_utc(text: &mut String, with_fraction: bool) {
+    let is_plain = text.ends_with('Z') && (with_fraction || !text.contains('.'));
+    if is_plain {
+        return;
+    }
+    let Some(time) = parse_timestamp(text).map(timestamp) else { return };
+    let fraction = text.split_once('.').map(|(_, rest)| {
+        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+        format!(".{}Z", &rest[..digits])
+    });
+    *text = match fraction.filter(|_| with_fraction) {
+        Some(fraction) => time.replace('Z', &fraction),
+        None => time,
+    };
 }
 
 /// Reads a time as Go's `time.Parse` does, for the sake of its error texts.

@@ -19,7 +19,7 @@ const NO_CIDR: &str = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8
 
 /// Reads an address as Go's old parser did: leading zeros in octets are skipped, and an
 /// IPv4 address in IPv6 clothes is an IPv4 address.
-pub(in crate::schema) fn parse(text: &str) -> Option<IpAddr> {
+pub(crate) fn parse(text: &str) -> Option<IpAddr> {
     if !text.contains(':') && (text.contains(".0") || text.starts_with('0')) {
         let octets: Vec<&str> = text
             .split('.')
@@ -100,8 +100,15 @@ pub(super) fn service_cidr(report: &mut Report, object: &Value) {
     for (index, value) in cidrs.iter().enumerate() {
         let field = format!("{FIELD}[{index}]");
         let text = value.as_str().unwrap_or_default();
+        let is_mapped = text.starts_with("::ffff:") && text.contains('.');
         match text.parse::<Cidr>() {
+            Err(_) if has_leading_zeros(text) => {
+                report.invalid(field, value, "must not have leading 0s in IP or prefix length");
+            }
             Err(_) => report.invalid(field, value, NO_CIDR),
+            Ok(_) if is_mapped => {
+                report.invalid(field, value, "must not have an IPv4-mapped IPv6 address");
+            }
             Ok(cidr) => {
                 families.push(cidr.family());
                 let canonical = cidr.to_string();
@@ -124,6 +131,15 @@ pub(super) fn service_cidr(report: &mut Report, object: &Value) {
              2001:db8::/64",
         );
     }
+}
+
+/// Whether only leading zeros make it that this is no range.
+fn has_leading_zeros(text: &str) -> bool {
+    text.split_once('/').is_some_and(|(base, prefix)| {
+        let base = parse(base).map(|base| base.to_string()).unwrap_or_default();
+        let prefix = prefix.parse::<u8>().map(|prefix| prefix.to_string()).unwrap_or_default();
+        format!("{base}/{prefix}").parse::<Cidr>().is_ok()
+    })
 }
 
 /// Ranges stay; a second may be added.
@@ -160,7 +176,7 @@ pub(super) fn ip_address(report: &mut Report, object: &Value) {
 pub(super) fn ip_address_change(report: &mut Report, old: &Value, new: &Value) {
     let parent = |object: &Value| at(object, &["spec", "parentRef"]).cloned();
     if parent(old) != parent(new) {
-        let value = parent(new).unwrap_or_default();
+        let value = parent(new).unwrap_or_else(|| json!("null"));
         report.invalid("spec.parentRef", &value, IMMUTABLE);
     }
 }

@@ -62,7 +62,7 @@ fn slice_ports(report: &mut Report, ports: &[Value]) {
         if ports[..index].iter().any(|other| text(other, &["name"]) == name) {
             report.duplicate(format!("{field}.name"), &json!(name));
         }
-        report.protocol(&format!("{field}.protocol"), port);
+        report.known_protocol(&format!("{field}.protocol"), port);
         report.app_protocol(port, &field);
     }
 }

@@ -1,8 +1,8 @@
 //! Whether an object may be stored: 422 with a cause per field.
 //!
 //! [`create`] looks at a new object, [`update`] at a change, [`update_status`]
-//! at a change through `/status`; all after defaults and before allocation, so
-//! nothing that allocation fills in is asked for here. An empty list means yes.
+//! at a change through `/status`; all after defaults, and for Services after
+//! allocation. An empty list means yes.
 //! Counterpart of upstream's `pkg/apis/*/validation`, whose words and field
 //! paths are used because people and programs search for them. What upstream
 //! checks and this does not yet is said at the module concerned.
@@ -42,7 +42,7 @@ use serde_json::Value;
 use self::{order::Step, report::Report};
 use crate::{Cause, Kind, registry::Cidr};
 
-pub(super) use address::parse as parse_address;
+pub(crate) use address::parse as parse_address;
 pub(super) use syntax::{dns_label as label_faults, label_value as label_value_faults};
 
 /// What validation needs to know of the cluster.
@@ -73,6 +73,14 @@ pub fn create(kind: &Kind, object: &Value, context: &Context<'_>) -> Vec<Cause> 
         ("", "pods") => pods::new_pod(&mut report, object),
         _ => {}
     }
+    report.into_causes()
+}
+
+/// What is wrong with the addresses and families of a Service, which are looked at before it
+/// is given any.
+pub(crate) fn service_addresses(service: &Value) -> Vec<Cause> {
+    let mut report = Report::default();
+    services::addresses(&mut report, service.get("spec").unwrap_or(&Value::Null));
     report.into_causes()
 }
 
@@ -176,6 +184,7 @@ fn body(
         ("apps", "deployments") => workloads::deployment(report, object),
         ("apps", "replicasets") => workloads::replica_set(report, object),
         ("apps", "statefulsets") => workloads::stateful_set(report, object, old.is_none()),
+        ("apps", "controllerrevisions") => report.not_negative(object, "", "revision"),
         ("apps", "daemonsets") => workloads::daemon_set(report, object),
         ("coordination.k8s.io", "leases") => leases::lease(report, object),
         ("coordination.k8s.io", "leasecandidates") => leases::candidate(report, object),

@@ -1,6 +1,6 @@
 //! Roles and their bindings.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{go, labels, report::Report, syntax};
 use crate::schema::value::{at, list, text};
@@ -19,7 +19,11 @@ pub(super) fn role(report: &mut Report, role: &Value, namespaced: bool) {
             report.required(FIELD, detail);
         }
         for (index, selector) in selectors.iter().enumerate() {
-            labels::selector(report, selector, &format!("{FIELD}[{index}]"));
+            let (field, before) = (format!("{FIELD}[{index}]"), report.len());
+            labels::selector(report, selector, &field);
+            if report.len() > before {
+                report.invalid(field, &json!("null"), "invalid label selector.");
+            }
         }
     }
 }

@@ -104,6 +104,11 @@ impl Report {
         self.one_of(field, text(port, &["protocol"]), &PROTOCOLS);
     }
 
+    /// As [`Report::protocol`], where an empty one is there and not known.
+    pub(super) fn known_protocol(&mut self, field: &str, port: &Value) {
+        self.only(field, text(port, &["protocol"]), &PROTOCOLS);
+    }
+
     pub(super) fn not_negative(&mut self, object: &Value, base: &str, key: &str) {
         if let Some(value) = int(object, &[key]).filter(|value| *value < 0) {
             let field = if base.is_empty() { key.to_owned() } else { format!("{base}.{key}") };

@@ -1,7 +1,7 @@
 //! Services.
 //!
-//! Allocation (`registry::service`) checks what depends on the cluster: families, ranges, taken
-//! addresses and ports, and that addresses and families do not change.
+//! Allocation (`registry::service`) comes first and checks what depends on the cluster: families,
+//! ranges, taken addresses and ports.
 
 use serde_json::{Value, json};
 
@@ -25,6 +25,8 @@ const DISTRIBUTIONS: [&str; 1] = ["PreferClose"];
 /// `core.MaxClientIPServiceAffinitySeconds`: a day.
 const AFFINITY_SECONDS_MAX: i64 = 86_400;
 const HINTS: &str = "service.kubernetes.io/topology-aware-hints";
+const RANGES: &str = "service.beta.kubernetes.io/load-balancer-source-ranges";
+const NO_RANGE: &str = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)";
 const MODE: &str = "service.kubernetes.io/topology-mode";
 
 fn is_headless(spec: &Value) -> bool {
@@ -66,7 +68,7 @@ pub(super) fn service(report: &mut Report, service: &Value) {
     }
     report.one_of("spec.type", kind_of(spec), &TYPES);
     duplicates(report, ports);
-    balancer(report, spec);
+    balancer(report, service, spec);
     traffic(report, spec);
 }
 
@@ -161,7 +163,7 @@ fn affinity(report: &mut Report, spec: &Value) {
     }
 }
 
-fn addresses(report: &mut Report, spec: &Value) {
+pub(super) fn addresses(report: &mut Report, spec: &Value) {
     const IPS: &str = "spec.clusterIPs";
     let one = text(spec, &["clusterIP"]);
     let all = list(spec, &["clusterIPs"]);
@@ -206,9 +208,22 @@ fn addresses(report: &mut Report, spec: &Value) {
     if texts.len() > 2 {
         report.invalid_shown(IPS, &go::strings(all), "may only hold up to 2 values");
     }
-    if report.len() == before && texts.len() > 1 && !address::is_dual_stack(&texts) {
+    if report.len() > before {
+        return;
+    }
+    if texts.len() > 1 && !address::is_dual_stack(&texts) {
         let detail = "may specify no more than one IP for each IP family";
         report.invalid_shown(IPS, &go::strings(all), detail);
+    }
+    for (index, (ip, family)) in texts.iter().zip(families).enumerate() {
+        let is_v4 = address::parse(ip).map(|address| address.is_ipv4());
+        let wanted = match family.as_str() {
+            Some("IPv4") if is_v4 == Some(false) => "IPv4",
+            Some("IPv6") if is_v4 == Some(true) => "IPv6",
+            _ => continue,
+        };
+        let detail = format!("expected an {wanted} value as indicated by `ipFamilies[{index}]`");
+        report.invalid(format!("{IPS}[{index}]"), &json!(ip), &detail);
     }
 }
 
@@ -245,7 +260,7 @@ fn duplicates(report: &mut Report, ports: &[Value]) {
     }
 }
 
-fn balancer(report: &mut Report, spec: &Value) {
+fn balancer(report: &mut Report, service: &Value, spec: &Value) {
     const ONLY: &str = "may only be used when `type` is 'LoadBalancer'";
     let balanced = kind_of(spec) == "LoadBalancer";
     let ranges = list(spec, &["loadBalancerSourceRanges"]);
@@ -254,11 +269,24 @@ fn balancer(report: &mut Report, spec: &Value) {
     }
     for (index, range) in ranges.iter().enumerate() {
         if range.as_str().unwrap_or_default().parse::<crate::registry::Cidr>().is_err() {
-            report.invalid(
-                format!("spec.LoadBalancerSourceRanges[{index}]"),
-                range,
-                "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)",
-            );
+            report.invalid(format!("spec.LoadBalancerSourceRanges[{index}]"), range, NO_RANGE);
+        }
+    }
+    if let Some(given) = at(service, &["metadata", "annotations", RANGES])
+        && ranges.is_empty()
+    {
+        let field = format!("metadata.annotations[{RANGES}]");
+        let text = given.as_str().unwrap_or_default().trim();
+        if !balanced {
+            report.forbidden(&field, ONLY);
+        }
+        if text.is_empty() && balanced {
+            report.invalid(&field, &json!(text), NO_RANGE);
+        }
+        for range in text.split(',').map(str::trim).filter(|_| !text.is_empty()) {
+            if range.parse::<crate::registry::Cidr>().is_err() {
+                report.invalid(&field, &json!(text), NO_RANGE);
+            }
         }
     }
     for key in ["allocateLoadBalancerNodePorts", "loadBalancerClass"] {
@@ -266,8 +294,8 @@ fn balancer(report: &mut Report, spec: &Value) {
             report.forbidden(format!("spec.{key}"), ONLY);
         }
     }
-    if balanced {
-        report.optional(spec, "spec", "loadBalancerClass", syntax::qualified_name);
+    if balanced && let Some(class) = at(spec, &["loadBalancerClass"]).and_then(Value::as_str) {
+        report.syntax("spec.loadBalancerClass", class, syntax::qualified_name(class));
     }
 }
 
@@ -299,13 +327,16 @@ fn traffic(report: &mut Report, spec: &Value) {
         report.one_of("spec.internalTrafficPolicy", internal, &TRAFFIC_POLICIES);
     }
     if let Some(distribution) = at(spec, &["trafficDistribution"]).and_then(Value::as_str) {
-        report.one_of("spec.trafficDistribution", distribution, &DISTRIBUTIONS);
+        report.only("spec.trafficDistribution", distribution, &DISTRIBUTIONS);
     }
 }
 
 /// What may not change.
 pub(super) fn change(report: &mut Report, old: &Value, new: &Value) {
     let (Some(before), Some(after)) = (old.get("spec"), new.get("spec")) else { return };
+    if kind_of(before) != "ExternalName" && kind_of(after) != "ExternalName" {
+        kept_in_place(report, before, after);
+    }
     let class = |spec: &Value| at(spec, &["loadBalancerClass"]).cloned();
     let balanced = |spec: &Value| kind_of(spec) == "LoadBalancer";
     if balanced(before) && balanced(after) && class(before) != class(after) {
@@ -316,4 +347,31 @@ pub(super) fn change(report: &mut Report, old: &Value, new: &Value) {
     if needs_health_port(before) && needs_health_port(after) && port(before) != port(after) {
         report.forbidden("spec.healthCheckNodePort", IMMUTABLE);
     }
+}
+
+/// Addresses and families stay where they are; a second of each may come and go.
+fn kept_in_place(report: &mut Report, before: &Value, after: &Value) {
+    const KEPT: &str = "may not change once set";
+    if is_headless(before) && is_headless(after) {
+        return;
+    }
+    let (old, new) = (list(before, &["clusterIPs"]), list(after, &["clusterIPs"]));
+    for index in differing(old, new) {
+        report.invalid_shown(format!("spec.clusterIPs[{index}]"), &go::strings(new), KEPT);
+    }
+    if is_headless(before) != is_headless(after) {
+        return;
+    }
+    let (old, new) = (list(before, &["ipFamilies"]), list(after, &["ipFamilies"]));
+    for _ in differing(old, new) {
+        // At the first place, whichever it was.
+        report.invalid("spec.ipFamilies[0]", &json!(new), KEPT);
+    }
+}
+
+/// Where two lists differ: anywhere if they are of one length, else at the start.
+fn differing(old: &[Value], new: &[Value]) -> Vec<usize> {
+    let looked_at = if old.len() == new.len() { old.len() } else { 1 };
+    let pairs = old.iter().zip(new).take(looked_at).enumerate();
+    pairs.filter(|(_, (old, new))| old != new).map(|(index, _)| index).collect()
 }

@@ -252,7 +252,6 @@ fn daemon_rolling(report: &mut Report, base: &str, rolling: &Value) {
 
 /// A new ControllerRevision holds something.
 pub(super) fn controller_revision(report: &mut Report, revision: &Value) {
-    report.not_negative(revision, "", "revision");
     match at(revision, &["data"]) {
         None => report.required("data", "data is mandatory"),
         Some(Value::Object(_)) => {}
@@ -299,8 +298,12 @@ pub(super) fn change(report: &mut Report, kind: &Kind, old: &Value, new: &Value)
             let selector = |object: &Value| spec_of(object).get("selector").cloned();
             let (before, after) =
                 (selector(old).unwrap_or_default(), selector(new).unwrap_or_default());
-            if !after.is_null() && first_difference("", &before, &after).is_some() {
-                report.invalid_shown("spec.selector", &go::selector(&after), IMMUTABLE);
+            if first_difference("", &before, &after).is_some() {
+                let shown = match after.is_null() {
+                    true => "\"null\"".to_owned(),
+                    false => go::selector(&after),
+                };
+                report.invalid_shown("spec.selector", &shown, IMMUTABLE);
             }
         }
     }

@@ -47,26 +47,36 @@ pub(super) fn overlaps(found: &mut Vec<String>, volumes: &[Value]) {
 }
 
 fn projected(found: &mut Vec<String>, name: &str, sources: &[Value]) {
-    let mut all = Vec::new();
+    let mut seen = Vec::new();
     for source in sources {
         let named = |kind: &str, part: &Value| format!("{kind} {:?}", text(part, &["name"]));
-        if let Some(part) = at(source, &["configMap"]) {
-            all.extend(files(list(part, &["items"]), &named("ConfigMap", part)));
+        let files = if let Some(part) = at(source, &["configMap"]) {
+            files(list(part, &["items"]), &named("ConfigMap", part))
         } else if let Some(part) = at(source, &["secret"]) {
-            all.extend(files(list(part, &["items"]), &named("Secret", part)));
+            files(list(part, &["items"]), &named("Secret", part))
         } else if let Some(part) = at(source, &["downwardAPI"]) {
-            all.extend(files(list(part, &["items"]), "DownwardAPI"));
+            files(list(part, &["items"]), "DownwardAPI")
         } else if let Some(part) = at(source, &["serviceAccountToken"]) {
-            all.extend(files(std::slice::from_ref(part), "ServiceAccountToken"));
+            files(std::slice::from_ref(part), "ServiceAccountToken")
         } else {
             found.push(format!("volume {name:?} (Projected) has no sources provided"));
-        }
+            continue;
+        };
+        more_collisions(found, name, "Projected", &mut seen, files);
     }
-    collisions(found, name, "Projected", all);
 }
 
 fn collisions(found: &mut Vec<String>, volume: &str, what: &str, files: Vec<File>) {
-    let mut seen: Vec<File> = Vec::new();
+    more_collisions(found, volume, what, &mut Vec::new(), files);
+}
+
+fn more_collisions(
+    found: &mut Vec<String>,
+    volume: &str,
+    what: &str,
+    seen: &mut Vec<File>,
+    files: Vec<File>,
+) {
     for mut file in files {
         file.path.truncate(file.path.trim_end_matches('/').len());
         let (this, shown) = (format!("{}/", file.path), file.shown());

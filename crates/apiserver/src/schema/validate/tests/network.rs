@@ -125,7 +125,7 @@ fn services_are_refused() {
             (
                 json!({"spec": {"trafficDistribution": "Near"}}),
                 &["spec.trafficDistribution: Unsupported value: \"Near\": supported values: \
-                   \"PreferClose\", \"PreferSameZone\", \"PreferSameNode\""],
+                   \"PreferClose\""],
             ),
         ],
     );
@@ -177,6 +177,26 @@ fn names_of_services_start_with_a_letter() {
 
 #[test]
 fn service_changes() {
+    let dual = named(
+        &SERVICES,
+        json!({"spec": {"clusterIP": "10.0.0.1", "clusterIPs": ["10.0.0.1", "fd00::1"],
+            "ports": [{"port": 80}], "ipFamilies": ["IPv4", "IPv6"], "ipFamilyPolicy": "RequireDualStack"}}),
+    );
+    let moved = "Invalid value: []string{\"fd00::1\", \"10.0.0.1\"}: may not change once set";
+    let families =
+        "spec.ipFamilies[0]: Invalid value: [\"IPv6\",\"IPv4\"]: may not change once set";
+    changed(
+        &SERVICES,
+        &dual,
+        &json!({"spec": {"clusterIP": "fd00::1", "clusterIPs": ["fd00::1", "10.0.0.1"],
+            "ipFamilies": ["IPv6", "IPv4"]}}),
+        &[
+            &format!("spec.clusterIPs[0]: {moved}"),
+            &format!("spec.clusterIPs[1]: {moved}"),
+            families,
+            families,
+        ],
+    );
     let balanced = named(
         &SERVICES,
         json!({"spec": {"type": "LoadBalancer", "ports": [{"port": 80}],
@@ -205,7 +225,7 @@ fn service_changes() {
         &service(),
         &ingress,
         &["status.loadBalancer.ingress: Forbidden: may only be used when `spec.type` is \
-           \"LoadBalancer\""],
+           'LoadBalancer'"],
     );
 }
 

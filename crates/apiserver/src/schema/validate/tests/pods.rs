@@ -68,10 +68,8 @@ fn containers_are_refused() {
         ),
         (
             json!({"env": [{"name": "a", "valueFrom": {"fieldRef": {"fieldPath": "spec.x"}}}]}),
-            &["spec.containers[0].env[0].valueFrom.fieldRef.fieldPath: Unsupported value: \
-               \"spec.x\": supported values: \"metadata.name\", \"metadata.namespace\", \
-               \"metadata.uid\", \"spec.nodeName\", \"spec.serviceAccountName\", \
-               \"status.hostIP\", \"status.hostIPs\", \"status.podIP\", \"status.podIPs\""],
+            &["spec.containers[0].env[0].valueFrom.fieldRef.fieldPath: Invalid value: \
+               \"spec.x\": error converting fieldPath: field label not supported: spec.x"],
         ),
         (
             json!({"env": [{"name": "a", "valueFrom":
@@ -95,8 +93,14 @@ fn containers_are_refused() {
         ),
         (
             json!({"resources": {"requests": {"wheels": "4", "example.com/wheels": "4"}}}),
-            &["spec.containers[0].resources.requests[wheels]: Invalid value: \"wheels\": must be \
-               a standard resource for containers"],
+            &[
+                "spec.containers[0].resources.requests[wheels]: Invalid value: wheels: must be a \
+                 standard resource type or fully qualified",
+                "spec.containers[0].resources.requests[wheels]: Invalid value: wheels: must be a \
+                 standard resource for containers",
+                "spec.containers[0].resources.limits: Required value: Limit must be set for non \
+                 overcommitable resources",
+            ],
         ),
         (
             json!({"restartPolicy": "Always"}),
@@ -263,8 +267,10 @@ fn pod_changes() {
         ),
         (
             json!({"spec": {"activeDeadlineSeconds": null}}),
-            &["spec.activeDeadlineSeconds: Invalid value: null: must not update from a positive \
-               integer to nil value"],
+            &[
+                "spec.activeDeadlineSeconds: Invalid value: \"null\": must not update from a positive \
+               integer to nil value",
+            ],
         ),
         (
             json!({"spec": {"tolerations": []}}),
@@ -300,7 +306,14 @@ fn deployments_are_refused() {
         &DEPLOYMENTS,
         &good_deployment(),
         &[
-            (json!({"spec": {"selector": null}}), &["spec.selector: Required value"]),
+            (
+                json!({"spec": {"selector": null}}),
+                &[
+                    "spec.selector: Required value",
+                    "spec.template.metadata.labels: Invalid value: map[string]string{\"app\":\"x\"}: \
+                   `selector` does not match template `labels`",
+                ],
+            ),
             (
                 json!({"spec": {"selector": {"matchLabels": null}}}),
                 &["spec.selector: Invalid value: v1.LabelSelector{MatchLabels:map[string]string(\
@@ -345,8 +358,9 @@ fn deployments_are_refused() {
             ),
             (
                 json!({"spec": {"strategy": {"rollingUpdate": {"maxUnavailable": 0, "maxSurge": "0%"}}}}),
-                &["spec.strategy.rollingUpdate.maxUnavailable: Invalid value: 0: may not be 0 \
-                   when `maxSurge` is 0"],
+                &["spec.strategy.rollingUpdate.maxUnavailable: Invalid value: \
+                   intstr.IntOrString{Type:0, IntVal:0, StrVal:\"\"}: may not be 0 when \
+                   `maxSurge` is 0"],
             ),
             (
                 json!({"spec": {"strategy": {"rollingUpdate": {"maxUnavailable": "101%"}}}}),
