@@ -57,6 +57,9 @@ pub fn drop(kind: &Kind, object: &mut Value) {
     // ImageVolume: the volume goes with its source.
     if let Some(volumes) = spec.get_mut("volumes").and_then(Value::as_array_mut) {
         volumes.retain(|volume| volume.get("image").is_none_or(Value::is_null));
+        if volumes.is_empty() {
+            remove(spec, "volumes");
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{labels, report::Report, syntax};
+use super::{go, labels, report::Report, syntax};
 use crate::{
     Cause,
     schema::value::{at, entries, int, list, text},
@@ -240,8 +240,8 @@ pub(super) fn narrowing(report: &mut Report, before: &Value, after: &Value) {
         .all(|(key, value)| at(after, &["nodeSelector", key]) == Some(value));
     if old != at(after, &["nodeSelector"]) && !kept {
         let detail = "only additions to spec.nodeSelector are allowed (no mutations or deletions)";
-        let value = after.get("nodeSelector").cloned().unwrap_or_else(|| json!({}));
-        report.invalid("spec.nodeSelector", &value, detail);
+        let shown = go::string_map(after, &["nodeSelector"]);
+        report.invalid_shown("spec.nodeSelector", &shown, detail);
     }
     let path = ["affinity", "nodeAffinity", REQUIRED, "nodeSelectorTerms"];
     if at(before, &path[..3]).is_none() {
@@ -251,7 +251,10 @@ pub(super) fn narrowing(report: &mut Report, before: &Value, after: &Value) {
     let (old, new) = (list(before, &path), list(after, &path));
     if !old.is_empty() && old.len() != new.len() {
         let detail = "no additions/deletions to non-empty NodeSelectorTerms list are allowed";
-        return report.invalid(field, &json!(new), detail);
+        return match new {
+            [] => report.invalid_shown(field, "[]core.NodeSelectorTerm(nil)", detail),
+            new => report.invalid(field, &json!(new), detail),
+        };
     }
     for (index, (one, other)) in old.iter().zip(new).enumerate() {
         if !has_only_additions(one, other) {

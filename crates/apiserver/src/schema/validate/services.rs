@@ -280,12 +280,9 @@ fn balancer(report: &mut Report, service: &Value, spec: &Value) {
         if !balanced {
             report.forbidden(&field, ONLY);
         }
-        if text.is_empty() && balanced {
-            report.invalid(&field, &json!(text), NO_RANGE);
-        }
         for range in text.split(',').map(str::trim).filter(|_| !text.is_empty()) {
             if range.parse::<crate::registry::Cidr>().is_err() {
-                report.invalid(&field, &json!(text), NO_RANGE);
+                report.invalid(&field, &json!(range), NO_RANGE);
             }
         }
     }
