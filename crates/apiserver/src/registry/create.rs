@@ -12,7 +12,7 @@ use super::{
     rules, service,
     update::Owners,
 };
-use crate::{Cause, Kind, Status, kinds, store::Expect};
+use crate::{Cause, Kind, Status, kinds, schema, store::Expect};
 
 /// The words of upstream's `EnsureObjectNamespaceMatchesRequestNamespace`.
 pub(crate) const NAMESPACE_MISMATCH: &str =

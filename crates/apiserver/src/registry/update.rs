@@ -14,7 +14,7 @@ use super::{
     object::Encoded,
     rules, service,
 };
-use crate::{Kind, Status, kinds, schema, store::Expect};
+use crate::{Cause, Kind, Status, kinds, schema, store::Expect};
 
 /// Attempts at a write that others keep overtaking. Each failure means that another write went
 /// through, so this is reached only under a storm on one object.

@@ -11,7 +11,7 @@ mod pods;
 mod services;
 mod workloads;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::value::{Object, fill, fill_zero, is_zero, items, object};
 use crate::kinds::Kind;

@@ -43,7 +43,7 @@ use self::{order::Step, report::Report};
 use crate::{Cause, Kind, registry::Cidr};
 
 pub(crate) use address::parse as parse_address;
-pub(super) use syntax::{dns_label as label_faults, label_value as label_value_faults};
+pub(super) use syntax::dns_label as label_faults;
 
 /// What validation needs to know of the cluster.
 #[derive(Clone, Copy, Debug, Default)]
