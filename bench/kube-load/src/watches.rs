@@ -8,7 +8,9 @@
 //!
 //! Every watcher must see exactly the changes that were acknowledged, in the
 //! order of their revisions; the latency is that of every event at every
-//! watcher. Both threads only note numbers while the clock runs.
+//! watcher. A watch that its server ends, as the real one does to watchers that
+//! it cannot keep up with, is opened again behind the last event, as informers
+//! do. Both threads only note numbers while the clock runs.
 
 use std::{
     collections::HashMap,
@@ -34,7 +36,7 @@ use crate::{
 /// single writes take up to 80 ms.
 const WRITERS: usize = 8;
 /// Time for all events to arrive after the last write.
-const STRAGGLERS: Duration = Duration::from_secs(60);
+const STRAGGLERS: Duration = Duration::from_secs(90);
 
 /// What is asked for.
 #[derive(Clone, Copy)]
@@ -58,9 +60,16 @@ pub(crate) struct Seen {
     pub(crate) own_cpu_us: f64,
     /// Changes per second that were really made.
     pub(crate) per_second: f64,
+    /// Watches that were opened again.
+    pub(crate) reopened: usize,
 }
 
-type Times = Vec<(u64, Instant)>;
+/// What one watcher has seen: revisions, and when they came.
+#[derive(Default)]
+struct Times {
+    events: Vec<(u64, Instant)>,
+    reopened: usize,
+}
 
 pub(crate) async fn run(dialer: &Dialer, server: &Processes, plan: Plan) -> Result<Seen> {
     let mut connection = dialer.dial().await?;
@@ -96,7 +105,7 @@ pub(crate) async fn run(dialer: &Dialer, server: &Processes, plan: Plan) -> Resu
     let mut expected: Vec<u64> = sent.keys().copied().collect();
     expected.sort_unstable();
     let mut latencies = Vec::with_capacity(plan.watchers * plan.changes);
-    for (number, events) in watchers.iter().enumerate() {
+    for (number, Times { events, .. }) in watchers.iter().enumerate() {
         let revisions: Vec<u64> = events.iter().map(|(revision, _)| *revision).collect();
         ensure!(revisions == expected, "watcher {number} did not see every change once, in order");
         latencies.extend(events.iter().map(|(revision, at)| {
@@ -113,6 +122,7 @@ pub(crate) async fn run(dialer: &Dialer, server: &Processes, plan: Plan) -> Resu
         cpu_us: each(cpu),
         own_cpu_us: each(own_cpu),
         per_second: plan.changes as f64 / wrote.as_secs_f64(),
+        reopened: watchers.iter().map(|watcher| watcher.reopened).sum(),
     })
 }
 
@@ -150,24 +160,17 @@ fn watch_all(
     since: u64,
     ready: mpsc::Sender<()>,
 ) -> Result<Vec<Times>> {
-    let path =
-        format!("{}?watch=true&allowWatchBookmarks=true&resourceVersion={since}", pods::COLLECTION);
     let patience = Duration::from_secs(plan.changes as u64) / plan.per_second as u32 + STRAGGLERS;
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
-        let mut bodies = Vec::new();
+        let mut watches = Vec::new();
         for _ in 0..plan.watchers {
-            let mut connection = dialer.dial().await?;
-            let response = connection.send(Method::GET, &path, "", Bytes::new()).await?;
-            let code = response.status();
-            ensure!(code.is_success(), "a watch was answered with {code}");
-            bodies.push((connection, response.into_body()));
+            watches.push(Watch::open(dialer, since).await?);
         }
         ready.send(()).context("nobody waits for the watches")?;
-        let watchers = bodies.into_iter().map(|(connection, body)| {
+        let watchers = watches.into_iter().map(|watch| {
+            let watching = follow(dialer.clone(), watch, since, plan.changes);
             tokio::spawn(async move {
-                let seen = timeout(patience, watch(body, plan.changes)).await;
-                drop(connection);
-                seen.context("not all events came")?
+                timeout(patience, watching).await.context("not all events came")?
             })
         });
         let mut all = Vec::new();
@@ -178,26 +181,58 @@ fn watch_all(
     })
 }
 
-/// Notes events until so many have come.
-async fn watch(mut body: Incoming, count: usize) -> Result<Times> {
-    let mut seen = Vec::with_capacity(count);
-    let mut begun: Vec<u8> = Vec::new();
-    while seen.len() < count {
-        let frame = body.frame().await.context("the watch ended")??;
-        let Ok(data) = frame.into_data() else { continue };
+/// An open watch; the connection goes with it.
+struct Watch {
+    _connection: Connection,
+    body: Incoming,
+    /// The beginning of a line whose end has not come yet.
+    begun: Vec<u8>,
+}
+
+impl Watch {
+    async fn open(dialer: &Dialer, since: u64) -> Result<Watch> {
+        let path = format!(
+            "{}?watch=true&allowWatchBookmarks=true&resourceVersion={since}",
+            pods::COLLECTION
+        );
+        let mut connection = dialer.dial().await?;
+        let response = connection.send(Method::GET, &path, "", Bytes::new()).await?;
+        let code = response.status();
+        ensure!(code.is_success(), "a watch was answered with {code}");
+        Ok(Watch { _connection: connection, body: response.into_body(), begun: Vec::new() })
+    }
+
+    /// Notes the events of the next piece; false at the end of the stream.
+    async fn read(&mut self, seen: &mut Times) -> Result<bool> {
+        let Some(Ok(frame)) = self.body.frame().await else { return Ok(false) };
+        let Ok(data) = frame.into_data() else { return Ok(true) };
         let mut rest = &data[..];
         while !rest.is_empty() {
             let (whole, length) = (rest, rest.skip_until(b'\n')?);
             let line = &whole[..length];
             if !line.ends_with(b"\n") {
-                begun.extend_from_slice(line);
-            } else if begun.is_empty() {
-                note(&mut seen, line)?;
+                self.begun.extend_from_slice(line);
+            } else if self.begun.is_empty() {
+                note(seen, line)?;
             } else {
-                begun.extend_from_slice(line);
-                note(&mut seen, &begun)?;
-                begun.clear();
+                self.begun.extend_from_slice(line);
+                note(seen, &self.begun)?;
+                self.begun.clear();
             }
+        }
+        Ok(true)
+    }
+}
+
+/// Notes events until so many have come.
+async fn follow(dialer: Dialer, mut watch: Watch, since: u64, count: usize) -> Result<Times> {
+    let mut seen = Times::default();
+    seen.events.reserve(count);
+    while seen.events.len() < count {
+        if !watch.read(&mut seen).await? {
+            let last = seen.events.last().map_or(since, |(revision, _)| *revision);
+            watch = Watch::open(&dialer, last).await?;
+            seen.reopened += 1;
         }
     }
     Ok(seen)
@@ -210,6 +245,6 @@ fn note(seen: &mut Times, line: &[u8]) -> Result<()> {
         return Ok(());
     }
     ensure!(line.starts_with(MODIFIED), "unexpected: {:.200}", String::from_utf8_lossy(line));
-    seen.push((revision(line).context("an event without a revision")?, Instant::now()));
+    seen.events.push((revision(line).context("an event without a revision")?, Instant::now()));
     Ok(())
 }
