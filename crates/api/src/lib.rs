@@ -12,6 +12,7 @@
 #![forbid(unsafe_code)]
 
 mod metrics;
+pub mod plain;
 mod problem;
 mod query;
 mod routes;
@@ -43,6 +44,15 @@ pub enum StartError {
     /// Somebody else has the port, or the address is not this machine's.
     #[error("cannot listen on {address} for the HTTP API")]
     Listen {
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A page for probes cannot be served there.
+    #[error("cannot listen on {address}, where the DNS configuration wants a page for probes")]
+    Plain {
         /// Where.
         address: SocketAddr,
         /// Why.

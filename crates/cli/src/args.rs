@@ -183,6 +183,12 @@ pub struct UpArgs {
     /// Where names that are not the cluster's are asked for: IP:PORT,... [default: they are refused]
     #[arg(long, value_name = "ADDRESSES", value_delimiter = ',')]
     pub dns_upstream: Vec<SocketAddr>,
+    /// Run the DNS server from a CoreDNS Corefile; --dns-listen replaces all of its ports
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["dns_config", "dns_upstream"])]
+    pub corefile: Option<PathBuf>,
+    /// Run the DNS server from a TOML file; --dns-listen replaces all of its ports
+    #[arg(long, value_name = "FILE", conflicts_with = "dns_upstream")]
+    pub dns_config: Option<PathBuf>,
     /// Where the HTTP API listens
     #[arg(long, value_name = "ADDRESS", value_parser = socket, default_value = "127.0.0.1:8500")]
     pub http_listen: SocketAddr,

@@ -24,7 +24,10 @@
 
 mod address_book;
 mod answer;
+mod chain;
 mod compiled;
+pub mod config;
+pub mod corefile;
 mod dot;
 mod folded;
 mod forward;
@@ -37,6 +40,7 @@ mod names;
 mod oracle;
 mod place;
 mod records;
+mod reload;
 mod responder;
 mod server;
 mod settings;
@@ -48,11 +52,12 @@ mod wire;
 
 pub use answer::{Answer, Failure, Refusal, answer};
 pub use dot::{Tls, TlsError};
-pub use forward::{CacheSettings, Forwarding, Stub};
+pub use forward::{Bounds, CacheSettings, Forwarding, Group, Server, TlsServer};
 pub use message::{Question, Rejection};
 pub use name::{DnsName, Rr};
 pub use names::Names;
 pub use place::{Absence, Hit, OutsideHit, Place};
+pub use reload::{ConfigFile, ReadError, follow};
 pub use server::{Config, Running, StartError, start};
 pub use settings::{ExternalSettings, PodNames, Settings, TransferTo, Zone, ZoneKind};
 pub use trace::{Lookup, Step, Trace, trace};

@@ -84,7 +84,7 @@ struct Dropped {
 
 /// The label that CoreDNS gives a server on port 53. Dashboards group by it, and
 /// here is only one server.
-const SERVER: &str = "dns://:53";
+pub(crate) const SERVER: &str = "dns://:53";
 
 /// The zone label of queries that are in no zone of ours.
 pub(crate) const OUTSIDE: &str = ".";
@@ -113,8 +113,8 @@ pub(crate) struct Seen<'a> {
     /// The zone's name, or `.` outside all zones.
     pub(crate) zone: &'a str,
     pub(crate) rcode: &'static str,
-    /// Others were asked, now or earlier.
-    pub(crate) forwarded: bool,
+    /// The stage that answered, by CoreDNS' name.
+    pub(crate) plugin: &'static str,
     pub(crate) took: Duration,
 }
 
@@ -220,11 +220,7 @@ impl DnsMetrics {
         let zone = || seen.zone.to_owned();
         let (server, view) = (SERVER, "");
         let rcode = seen.rcode;
-        let plugin = match (seen.zone == OUTSIDE, seen.forwarded) {
-            (false, _) => "kubernetes",
-            (true, true) => "forward",
-            (true, false) => "",
-        };
+        let plugin = seen.plugin;
         let asked = Asked { server, zone: zone(), view, proto, family, r#type: kind };
         let answered = Answered { server, zone: zone(), view, rcode, plugin };
         let timed = Timed { server, zone: zone(), view, r#type: kind };
@@ -296,7 +292,7 @@ impl Tallies {
                     kind: TYPES.get(noted.kind).map(|(kind, _)| *kind),
                     zone: &zone,
                     rcode: noted.rcode.as_str(),
-                    forwarded: false,
+                    plugin: "kubernetes",
                     took,
                 })
             });

@@ -154,6 +154,13 @@ impl Names {
         })
     }
 
+    /// The same names by other settings.
+    #[must_use]
+    pub(crate) fn by(&self, settings: Arc<Settings>) -> Self {
+        let next = Self::new(settings, self.snapshot.clone());
+        Self { serial: next.serial.max(self.serial), ..next }
+    }
+
     /// The snapshot behind the names.
     pub fn snapshot(&self) -> &Arc<Snapshot> {
         &self.snapshot

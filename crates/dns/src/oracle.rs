@@ -16,7 +16,7 @@ use hickory_proto::{
 use proptest::{prelude::*, sample::Index};
 
 use crate::{
-    forward::{Ask, Reply, Told},
+    forward::{Ask, Bounds, Reply, Told},
     message::{HEADER, Incoming, Query, parse, tests::opt},
     name::{DnsName, Rr, record},
     wire::{self, MESSAGE_MAX, Parts},
@@ -252,7 +252,7 @@ proptest! {
         }
         let reply = Reply::read(&upstream.to_vec().unwrap(), 7, &ask).unwrap();
         let mut out = Vec::new();
-        reply.write(&query(&asked, None), Told::Aged(age), limit, 0, &mut out);
+        reply.write(&query(&asked, None), Told::Aged(age, Bounds { min: 5, max: u32::MAX }), limit, 0, &mut out);
         prop_assert!(out.len() <= limit);
         let read = Message::from_vec(&out).unwrap();
         prop_assert_eq!(read.metadata.id, 0x1234);

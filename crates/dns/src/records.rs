@@ -41,7 +41,7 @@ pub(crate) enum Family {
 }
 
 impl Family {
-    fn has(self, address: IpAddr) -> bool {
+    pub(crate) fn has(self, address: IpAddr) -> bool {
         address.is_ipv4() == (self == Self::V4)
     }
 }

@@ -1,28 +1,33 @@
 //! Turning a packet into a reply where no compiled answer is: what UDP and TCP share.
 //!
 //! ```text
-//!   packet --parse--> query --answer--> ours: written at once
-//!                       |                 |  an alias that leads out
-//!                       |  not ours       v
-//!                       +------------> forwarder --known--> written at once
-//!                                         |  unknown
-//!                                         +--> Later, finished by a task
+//!   packet --parse--> query --block--> a direct one
+//!                                        |--answer--> ours: written at once
+//!                                        |              |  an alias that leads out
+//!                                        |  not ours    v
+//!                                        +---------> forwarder --known--> written at once
+//!                                                       |  unknown
+//!                       any other: chain::Walk          +--> Later, finished by a task
 //! ```
+//!
+//! A block that is direct has Services and upstream servers and nothing else; its two
+//! stages are written out here. All others are walked.
 
-use std::{net::IpAddr, sync::Arc, time::Instant};
+use std::{
+    future::Future,
+    net::IpAddr,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+    time::Instant,
+};
 
 use arc_swap::{ArcSwap, Guard};
-use domain::{
-    base::{
-        Message, ParsedName,
-        iana::{Class, Rtype},
-        name::FlattenInto,
-    },
-    rdata::ZoneRecordData,
-};
+use domain::base::iana::{Class, Rtype};
 
 use crate::{
     answer::{Answer, Refusal, answer},
+    chain::{self, Block, Chain, Request, Walk, sections},
     forward::{Ask, Forwarder, Found, Lookup, NOERROR, NXDOMAIN, Outcome, Pending},
     message::{Incoming, Query, parse},
     metrics::{DnsMetrics, OUTSIDE, Proto, Seen},
@@ -46,13 +51,17 @@ pub(crate) enum Met {
 }
 
 /// A query that waits for others.
-pub(crate) struct Later {
-    asked: Asked,
-    pending: Pending,
+pub(crate) enum Later {
+    /// In a direct block.
+    Direct(Asked, Forwarder, Pending),
+    /// On its walk through stages, with the random number for its reply.
+    Walk(Walking, usize),
 }
 
+type Walking = Pin<Box<dyn Future<Output = (Request, chain::Outcome)> + Send>>;
+
 /// A query, with what its reply needs to know.
-struct Asked {
+pub(crate) struct Asked {
     query: Query,
     /// Aliases of ours that led out.
     aliases: Vec<Rr>,
@@ -69,16 +78,16 @@ struct Asked {
 pub(crate) struct Responder {
     names: Arc<ArcSwap<Names>>,
     pub(crate) metrics: Arc<DnsMetrics>,
-    forwarder: Option<Forwarder>,
+    chain: Arc<ArcSwap<Chain>>,
 }
 
 impl Responder {
     pub(crate) fn new(
         names: Arc<ArcSwap<Names>>,
         metrics: Arc<DnsMetrics>,
-        forwarder: Option<Forwarder>,
+        chain: Arc<ArcSwap<Chain>>,
     ) -> Self {
-        Self { names, metrics, forwarder }
+        Self { names, metrics, chain }
     }
 
     /// What is answered from now.
@@ -110,7 +119,7 @@ impl Responder {
                     kind: question.as_ref().map(|question| question.kind),
                     zone: OUTSIDE,
                     rcode: rcode.as_str(),
-                    forwarded: false,
+                    plugin: "",
                     took: started.elapsed(),
                 });
                 return Met::Reply;
@@ -126,12 +135,34 @@ impl Responder {
             Proto::Udp => query.udp_limit(UDP_PAYLOAD_MAX),
             Proto::Tcp => MESSAGE_MAX,
         };
-        let answer = self.answer(&names, zone, client, &query);
+        let chain = self.chain.load();
+        let block = match chain.block_of(&query.question) {
+            Some(block) if block.is_direct() => block,
+            _ => {
+                let request = Request {
+                    question: query.question.clone(),
+                    query,
+                    client,
+                    client_port: None,
+                    at: started,
+                    proto,
+                    size: packet.len(),
+                    limit,
+                    reverts: Vec::new(),
+                    log: None,
+                };
+                return self.walk(request, turn, out);
+            }
+        };
+        let answer = self.answer(&names, block, zone, client, &query);
         let zone = zone.map_or_else(|| OUTSIDE.to_owned(), |zone| text(&zone.apex));
         let mut asked =
             Asked { query, aliases: Vec::new(), limit, turn, proto, client, zone, started };
-        let Some((forwarder, target)) = self.leads_out(&asked.query, &answer) else {
+        let Some((forwarder, target)) = leads_out(&chain, block, &asked.query, &answer) else {
             wire::reply(&asked.query, &answer, limit, turn, out);
+            if let Answer::ServFail { failure, .. } = &answer {
+                block.failed(&asked.query.question, &failure.text());
+            }
             self.seen(&asked, Rcode::of(&answer).as_str(), false);
             return Met::Reply;
         };
@@ -150,7 +181,9 @@ impl Responder {
                 self.write(&asked, &outcome, out);
                 Met::Reply
             }
-            Lookup::Later(pending) => Met::Later(Box::new(Later { asked, pending: *pending })),
+            Lookup::Later(pending) => {
+                Met::Later(Box::new(Later::Direct(asked, forwarder.clone(), *pending)))
+            }
         }
     }
 
@@ -176,42 +209,101 @@ impl Responder {
             kind: Some(question.kind),
             zone: &zone,
             rcode: Rcode::NoError.as_str(),
-            forwarded: false,
+            plugin: "transfer",
             took: std::time::Duration::ZERO,
         });
         Some(transfer)
     }
 
-    /// Waits for others, and writes the reply.
-    pub(crate) async fn finish(&self, later: Later, out: &mut Vec<u8>) {
-        let Some(forwarder) = &self.forwarder else { return };
-        let outcome = forwarder.wait(later.pending).await;
-        self.write(&later.asked, &outcome, out);
+    /// Takes a query through the stages of its block, as far as it goes without
+    /// waiting.
+    fn walk(&self, mut request: Request, turn: usize, out: &mut Vec<u8>) -> Met {
+        let walk =
+            Walk { chain: self.chain.load_full(), names: self.names.load_full(), dry: false };
+        let mut walking: Walking = Box::pin(async move {
+            let outcome = walk.run(&mut request, None).await;
+            (request, outcome)
+        });
+        match walking.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Pending => Met::Later(Box::new(Later::Walk(walking, turn))),
+            Poll::Ready((request, outcome)) => match self.walked(&request, &outcome, turn, out) {
+                true => Met::Reply,
+                false => Met::Silence,
+            },
+        }
     }
 
-    /// What we say ourselves. A stub that lies deeper than our zone takes its
-    /// names from us, but not addresses that we know.
-    fn answer(&self, names: &Names, zone: Option<&Zone>, client: IpAddr, query: &Query) -> Answer {
-        let stub = names.settings().forwarding.stub_of(&query.question.name);
-        if let (Some((_, stub)), Some(zone)) = (stub, zone)
+    /// Writes what a walk came to. False: there is no reply.
+    fn walked(
+        &self,
+        request: &Request,
+        outcome: &chain::Outcome,
+        turn: usize,
+        out: &mut Vec<u8>,
+    ) -> bool {
+        let response = match outcome {
+            chain::Outcome::Reply(response) => response,
+            chain::Outcome::Silence(why) => {
+                self.metrics.dropped(why, 1);
+                chain::write_log(request, &[]);
+                return false;
+            }
+        };
+        response.write(request, turn, out);
+        chain::write_log(request, out);
+        let chain = self.chain.load();
+        let block = chain.block_of(&request.query.question);
+        if let Some(block) = block.filter(|_| response.rcode == Rcode::ServFail as u16) {
+            let why = response.error.as_ref().map_or("", |(_, text)| text.as_str());
+            block.failed(&request.query.question, why);
+        }
+        let zone = block.and_then(|block| block.zone_of(&request.query.question.name));
+        self.metrics.seen(&Seen {
+            proto: request.proto,
+            client: request.client,
+            kind: Some(request.query.question.kind),
+            zone: &zone.map_or_else(|| OUTSIDE.to_owned(), ToString::to_string),
+            rcode: rcode_text(response.rcode),
+            plugin: response.by,
+            took: request.at.elapsed(),
+        });
+        true
+    }
+
+    /// Waits for others, and writes the reply. False: there is none.
+    pub(crate) async fn finish(&self, later: Later, out: &mut Vec<u8>) -> bool {
+        match later {
+            Later::Direct(asked, forwarder, pending) => {
+                let outcome = forwarder.wait(pending).await;
+                self.write(&asked, &outcome, out);
+                true
+            }
+            Later::Walk(walking, turn) => {
+                let (request, outcome) = walking.await;
+                self.walked(&request, &outcome, turn, out)
+            }
+        }
+    }
+
+    /// What we say ourselves. A group of servers whose zone lies deeper than ours takes
+    /// its names from us, but not addresses that we know.
+    fn answer(
+        &self,
+        names: &Names,
+        block: &Block,
+        zone: Option<&Zone>,
+        client: IpAddr,
+        query: &Query,
+    ) -> Answer {
+        let name = &query.question.name;
+        let group = block.forwarder().and_then(|forwarder| forwarder.settings().group_of(name));
+        if let (Some((_, group)), Some(zone)) = (group, zone)
             && zone.kind != ZoneKind::ReverseKnown
-            && depth(&stub.zone) > depth(&zone.apex)
+            && depth(&group.zone) > depth(&zone.apex)
         {
             return Answer::Refused(Refusal::OutsideZones);
         }
         answer(names, &names.view_of(client), &query.question)
-    }
-
-    /// Whether others are to be asked, and for which name.
-    fn leads_out(&self, query: &Query, answer: &Answer) -> Option<(&Forwarder, DnsName)> {
-        let forwarder = self.forwarder.as_ref()?;
-        let name = match answer {
-            Answer::Refused(Refusal::OutsideZones) => &query.question.name,
-            Answer::Records { elsewhere: Some(target), .. } => target,
-            _ => return None,
-        };
-        let ours_back = forwarder.came_back(name);
-        (!ours_back && forwarder.covers(name)).then(|| (forwarder, name.clone()))
     }
 
     fn write(&self, asked: &Asked, outcome: &Outcome, out: &mut Vec<u8>) {
@@ -223,6 +315,10 @@ impl Responder {
             Ok(found) => (write_chain(asked, found, out), true),
             Err(failed) => {
                 let (number, text) = failed.extended();
+                let question = &asked.query.question;
+                if let Some(block) = self.chain.load().block_of(question) {
+                    block.failed(question, text);
+                }
                 (write_failure(asked, Some((number, text.to_owned())), out), false)
             }
         };
@@ -236,10 +332,31 @@ impl Responder {
             kind: Some(asked.query.question.kind),
             zone: &asked.zone,
             rcode,
-            forwarded,
+            plugin: match (asked.zone == OUTSIDE, forwarded) {
+                (false, _) => "kubernetes",
+                (true, true) => "forward",
+                (true, false) => "",
+            },
             took: asked.started.elapsed(),
         });
     }
+}
+
+/// Whether others are to be asked, and for which name.
+fn leads_out<'b>(
+    chain: &Chain,
+    block: &'b Block,
+    query: &Query,
+    answer: &Answer,
+) -> Option<(&'b Forwarder, DnsName)> {
+    let forwarder = block.forwarder()?;
+    let name = match answer {
+        Answer::Refused(Refusal::OutsideZones) => &query.question.name,
+        Answer::Records { elsewhere: Some(target), .. } => target,
+        _ => return None,
+    };
+    let ours_back = chain.came_back(name);
+    (!ours_back && forwarder.covers(name)).then(|| (forwarder, name.clone()))
 }
 
 /// Our aliases, and what others say of the name that they lead to. The result
@@ -280,28 +397,4 @@ fn write_failure(asked: &Asked, error: Option<wire::ExtendedError>, out: &mut Ve
     };
     wire::reply_with(&asked.query, &parts, asked.limit, asked.turn, out);
     parts.rcode
-}
-
-/// The records of a reply, taken apart.
-fn sections(found: &Found) -> Option<[Vec<Rr>; 3]> {
-    let message = Message::from_octets(found.reply.bytes().clone()).ok()?;
-    let records = |section: domain::base::message::RecordSection<'_, bytes::Bytes>| {
-        section
-            .map(|record| {
-                let record = record
-                    .ok()?
-                    .to_record::<ZoneRecordData<bytes::Bytes, ParsedName<bytes::Bytes>>>()
-                    .ok()??;
-                let mut record: Rr = record.try_flatten_into().ok()?;
-                record
-                    .set_ttl(domain::base::Ttl::from_secs(found.told.ttl(record.ttl().as_secs())));
-                Some(record)
-            })
-            .collect::<Option<Vec<Rr>>>()
-    };
-    Some([
-        records(message.answer().ok()?)?,
-        records(message.authority().ok()?)?,
-        records(message.additional().ok()?)?,
-    ])
 }

@@ -14,24 +14,31 @@ use std::{
     io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     num::NonZeroUsize,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use arc_swap::ArcSwap;
+use domain::base::iana::{Class, Rtype};
 use portolan_catalog::{Ack, Hub, Subscriber};
 use portolan_model::{Face, FaceId, name};
-use portolan_runtime::{BlockReady, Clock, Metrics, Readiness, Tasks};
+use portolan_runtime::{BlockReady, Clock, Metrics, Readiness, Shutdown, Tasks};
 use thiserror::Error;
+use tokio::sync::watch;
 use tracing::info;
 
 use crate::{
+    chain::{self, Built, Chain, HostsFile},
+    config::FaceConfig,
     dot::{Tls, TlsError},
-    forward::Forwarder,
+    forward::{ForwardMetrics, Forwarder},
+    message::Question,
     metrics::DnsMetrics,
     names::Names,
     responder::Responder,
     settings::Settings,
-    tcp, udp,
+    tcp,
+    trace::Step,
+    udp,
 };
 
 /// Where `portolan up` listens: above the privileged ports, as 53 needs root.
@@ -48,11 +55,15 @@ pub struct Config {
     pub tls: Option<Tls>,
     /// What is answered. `own_addresses` is filled in when empty.
     pub settings: Settings,
+    /// Server blocks; `None`: one for all names, by the settings alone. What blocks say
+    /// goes before the settings.
+    pub face: Option<FaceConfig>,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { listen: vec![LISTEN], workers: None, tls: None, settings: Settings::default() }
+        let settings = Settings::default();
+        Self { listen: vec![LISTEN], workers: None, tls: None, settings, face: None }
     }
 }
 
@@ -73,6 +84,9 @@ pub enum StartError {
     /// DNS over TLS cannot be offered.
     #[error("DNS over TLS cannot be offered")]
     Tls(#[source] TlsError),
+    /// The configuration names something that cannot be used.
+    #[error("the DNS configuration cannot be used: {0}")]
+    Config(String),
     /// An address cannot be listened on.
     #[error("cannot listen for DNS on {address} ({transport})")]
     Listen {
@@ -92,6 +106,13 @@ pub struct Running {
     addresses: Vec<SocketAddr>,
     tls_address: Option<SocketAddr>,
     names: Arc<ArcSwap<Names>>,
+    base: Arc<Settings>,
+    chain: Arc<ArcSwap<Chain>>,
+    forward_metrics: ForwardMetrics,
+    tasks: Tasks,
+    settings: watch::Sender<Arc<Settings>>,
+    /// Ends the tasks of the configuration that runs.
+    generation: Arc<Mutex<Shutdown>>,
 }
 
 impl Running {
@@ -109,6 +130,58 @@ impl Running {
     pub fn names(&self) -> Arc<Names> {
         self.names.load_full()
     }
+
+    /// What becomes of a question, step by step, without asking anybody. Blocks that are
+    /// direct have no stages to tell of; [`crate::trace`] tells of those.
+    pub fn explain(&self, name: &str, kind: Rtype, client: IpAddr) -> Vec<Step> {
+        let mut steps = Vec::new();
+        if let Some(name) = crate::name::parse(name) {
+            let walk = chain::Walk {
+                chain: self.chain.load_full(),
+                names: self.names.load_full(),
+                dry: true,
+            };
+            walk.explain(Question { name, kind, class: Class::IN }, client, &mut steps);
+        }
+        steps
+    }
+
+    /// Takes other server blocks into use, between two queries. No socket and no
+    /// readiness is touched, and what cannot be used changes nothing.
+    pub fn reconfigure(&self, face: &FaceConfig) -> Result<(), String> {
+        let earlier = self.chain.load();
+        let parts =
+            chain::Parts { metrics: &self.forward_metrics, tasks: &self.tasks, earlier: &earlier };
+        let Built { chain, settings, hosts } = chain::build(face, &self.base, &parts)?;
+        let mut generation = self.generation.lock().unwrap_or_else(PoisonError::into_inner);
+        generation.cancel();
+        *generation = self.tasks.shutdown().child_token();
+        watch_hosts(hosts, &self.tasks, &generation);
+        self.chain.store(Arc::new(chain));
+        self.settings.send_replace(Arc::new(settings));
+        Ok(())
+    }
+}
+
+/// Looks at lists of hosts again and again.
+fn watch_hosts(files: Vec<HostsFile>, tasks: &Tasks, until: &Shutdown) {
+    for file in files.into_iter().filter(|file| !file.reload.is_zero()) {
+        let until = until.clone();
+        tasks.spawn("dns hosts", async move {
+            let mut seen = None;
+            while until.run_until_cancelled(tokio::time::sleep(file.reload)).await.is_some() {
+                let state = tokio::fs::metadata(&file.path).await.ok();
+                let state = state.map(|found| (found.modified().ok(), found.len()));
+                if state == seen {
+                    continue;
+                }
+                seen = state;
+                let file = file.clone();
+                // Its only failure is a panic, which is logged where it happens.
+                tokio::task::spawn_blocking(move || file.refresh()).await.ok();
+            }
+        });
+    }
 }
 
 /// Binds the sockets and starts to serve. Returns once queries are answered.
@@ -120,7 +193,7 @@ pub async fn start(
     readiness: &Readiness,
     tasks: &Tasks,
 ) -> Result<Running, StartError> {
-    let Config { listen, workers, tls, mut settings } = config;
+    let Config { listen, workers, tls, mut settings, face } = config;
     if listen.is_empty() {
         return Err(StartError::NoAddress);
     }
@@ -140,13 +213,32 @@ pub async fn start(
             addresses.iter().copied().filter(|address| !address.ip().is_unspecified()).collect();
     }
 
+    let base = Arc::new(settings);
+    let forward_metrics = ForwardMetrics::register(metrics);
+    let built = match &face {
+        None => {
+            let forwarder = Forwarder::start(&base.forwarding, &forward_metrics, tasks, true);
+            let settings = (*base).clone();
+            Built { chain: Chain::direct(forwarder), settings, hosts: Vec::new() }
+        }
+        Some(face) => {
+            let earlier = Chain::default();
+            let parts = chain::Parts { metrics: &forward_metrics, tasks, earlier: &earlier };
+            chain::build(face, &base, &parts).map_err(StartError::Config)?
+        }
+    };
+    let generation = tasks.shutdown().child_token();
+    watch_hosts(built.hosts, tasks, &generation);
+    let settings = Arc::new(built.settings);
+    let (reconfigured, settings_now) = watch::channel(settings.clone());
+    let chain = Arc::new(ArcSwap::from_pointee(built.chain));
+
     let mut subscriber = hub.subscribe();
     let snapshot =
         subscriber.poll().map_or_else(|| hub.snapshot(), |update| update.snapshot().clone());
-    let names = Arc::new(ArcSwap::from_pointee(Names::new(Arc::new(settings), snapshot)));
-    let forwarder = Forwarder::start(&names.load().settings().forwarding, metrics, tasks);
+    let names = Arc::new(ArcSwap::from_pointee(Names::new(settings, snapshot)));
     let responder =
-        Responder::new(names.clone(), Arc::new(DnsMetrics::register(metrics)), forwarder);
+        Responder::new(names.clone(), Arc::new(DnsMetrics::register(metrics)), chain.clone());
 
     let mut members = Vec::new();
     for sockets in bound {
@@ -178,18 +270,36 @@ pub async fn start(
     tasks.spawn("dns follower", async move {
         let mut follower = follower;
         follower.taken_into_use();
-        while let Some(update) = tokio::select! {
-            update = follower.subscriber.next() => update,
-            () = shutdown.cancelled() => None,
-        } {
-            let next = follower.names.load().follow(&update);
+        let mut settings = settings_now;
+        loop {
+            let next = tokio::select! {
+                update = follower.subscriber.next() => match update {
+                    Some(update) => follower.names.load().follow(&update),
+                    None => break,
+                },
+                Ok(()) = settings.changed() => {
+                    let settings = settings.borrow_and_update().clone();
+                    follower.names.load().by(settings)
+                }
+                () = shutdown.cancelled() => break,
+            };
             follower.names.store(Arc::new(next));
             follower.taken_into_use();
         }
         follower.leave();
     });
     info!(?addresses, "DNS is served");
-    Ok(Running { addresses, tls_address, names })
+    Ok(Running {
+        addresses,
+        tls_address,
+        names,
+        base,
+        chain,
+        forward_metrics,
+        tasks: tasks.clone(),
+        settings: reconfigured,
+        generation: Arc::new(Mutex::new(generation)),
+    })
 }
 
 struct SecureListener {

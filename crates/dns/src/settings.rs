@@ -199,8 +199,11 @@ pub struct Settings {
     pub external: ExternalSettings,
     /// Who may transfer our zones.
     pub transfer_to: TransferTo,
-    /// Who is asked for names that are not ours.
+    /// Who is asked for names that are not ours, where there are no server blocks.
     pub forwarding: Forwarding,
+    /// Whether queries for names of ours have to pass other stages first: then they are
+    /// not answered from what was made ready, only through [`crate::chain`].
+    pub stages: bool,
 }
 
 impl Default for Settings {
@@ -226,6 +229,7 @@ impl Default for Settings {
             external: ExternalSettings::default(),
             transfer_to: TransferTo::default(),
             forwarding: Forwarding::default(),
+            stages: false,
         }
     }
 }

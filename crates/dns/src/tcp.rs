@@ -203,8 +203,7 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, admitted: &Admi
                     }
                     Met::Later(later) => waiting.push(async move {
                         let mut reply = Vec::new();
-                        responder.finish(*later, &mut reply).await;
-                        reply
+                        responder.finish(*later, &mut reply).await.then_some(reply)
                     }),
                 }
             }
@@ -220,7 +219,9 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, admitted: &Admi
         // No more is read before these are done: a client that asks faster than
         // others answer is slowed down.
         while let Some(reply) = waiting.next().await {
-            frame(&reply, &mut output);
+            if let Some(reply) = reply {
+                frame(&reply, &mut output);
+            }
             if !write(&mut stream, &mut output).await {
                 return;
             }

@@ -293,7 +293,9 @@ fn respond(
 
 async fn wait(socket: Arc<UdpSocket>, responder: Responder, later: Box<Later>, client: SocketAddr) {
     let mut reply = Vec::new();
-    responder.finish(*later, &mut reply).await;
+    if !responder.finish(*later, &mut reply).await {
+        return;
+    }
     let flags = MsgFlags::MSG_DONTWAIT.bits();
     if let Err(error) = SockRef::from(&*socket).send_to_with_flags(&reply, &client.into(), flags) {
         debug!(%error, %client, "sending failed");

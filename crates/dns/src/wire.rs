@@ -203,7 +203,7 @@ fn rotated(records: &[Rr], turn: usize) -> impl Iterator<Item = &Rr> {
     })
 }
 
-fn extended_error(answer: &Answer) -> Option<ExtendedError> {
+pub(crate) fn extended_error(answer: &Answer) -> Option<ExtendedError> {
     use crate::answer::Failure;
     match answer {
         Answer::ServFail { failure: Failure::NotSynced, .. } => {

@@ -4,7 +4,8 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use anyhow::{Context, Result, bail};
 use portolan_apiserver::registry::Cidr;
-use portolan_cli::args::{ClusterFlags, PodNetwork};
+use portolan_cli::args::{ClusterFlags, PodNetwork, UpArgs};
+use portolan_dns::{ConfigFile, config::FaceConfig};
 use portolan_model::Origin;
 
 /// Addresses of Pods on the loopback network, and of Services in front of them
@@ -34,6 +35,26 @@ pub(crate) fn static_source(text: &str) -> Result<StaticSource> {
     };
     let origin = Origin::configured(name).map_err(anyhow::Error::msg).context("--source-file")?;
     Ok(StaticSource { origin, path: path.into() })
+}
+
+/// The DNS face's configuration, and the file that it is in.
+pub(crate) struct DnsConfig {
+    /// Where it is, to be looked at again.
+    pub(crate) file: ConfigFile,
+    /// What it says.
+    pub(crate) face: FaceConfig,
+}
+
+/// Reads the DNS face's configuration, if a flag names one.
+pub(crate) fn dns(up: &UpArgs) -> Result<Option<DnsConfig>> {
+    let file = match (&up.corefile, &up.dns_config) {
+        (Some(path), _) => ConfigFile::Corefile(path.clone()),
+        (None, Some(path)) => ConfigFile::Native(path.clone()),
+        (None, None) => return Ok(None),
+    };
+    let (face, notes) = file.read()?;
+    notes.iter().for_each(|note| tracing::warn!("{note}"));
+    Ok(Some(DnsConfig { file, face }))
 }
 
 /// The ranges of Pods and of Services.

@@ -25,8 +25,9 @@ use portolan_cli::{
 use portolan_cluster::kubelet::supervise;
 use tracing_subscriber::EnvFilter;
 
-/// Words of the log unless RUST_LOG says otherwise: what a person should look at.
-const LOG_DEFAULT: &str = "warn";
+/// Words of the log unless RUST_LOG says otherwise: what a person should look at, and
+/// the query log, which is there only where a configuration asks for it.
+const LOG_DEFAULT: &str = "warn,dns_query=info";
 
 fn main() -> ExitCode {
     // A process that watches over one container; see `portolan_cluster::kubelet::supervise`.

@@ -11,6 +11,7 @@
 use std::{collections::BTreeMap, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, anyhow};
+use portolan_api::plain::{self, Page};
 use portolan_apiserver::registry::Cidr;
 use portolan_catalog::{Catalog, Hub};
 use portolan_cli::{
@@ -26,7 +27,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     apply,
-    config::{self, StaticSource},
+    config::{self, DnsConfig, StaticSource},
     data_dir::DataDir,
     outside::{DNS_PORT, Outside},
     signals::Signals,
@@ -89,7 +90,9 @@ pub(crate) async fn run(
     let (pod_cidrs, service_cidrs) = config::ranges(&wanted.flags)?;
     config::loopback("--api-listen", wanted.flags.api_listen)?;
     let mut statics = Vec::new();
+    let mut dns = None;
     if let Some(up) = &wanted.faces {
+        dns = config::dns(up)?;
         config::loopback("--http-listen", up.http_listen)?;
         for text in &up.source_file {
             statics.push(config::static_source(text)?);
@@ -116,7 +119,9 @@ pub(crate) async fn run(
         outside.serve(&shared.tasks)?;
     }
     let outside = outside.as_ref();
-    let started = start(&wanted, &shared, outside, &data_dir, pod_cidrs, service_cidrs, statics);
+    let lameduck = lameduck(dns.as_ref());
+    let files = Files { statics, dns };
+    let started = start(&wanted, &shared, outside, &data_dir, pod_cidrs, service_cidrs, files);
     let started = tokio::select! {
         started = started => started,
         // Whoever changes their mind need not wait until everything is up.
@@ -136,11 +141,28 @@ pub(crate) async fn run(
     };
     announce(&wanted, &addresses, productpage.as_deref(), outside, &data_dir, output)?;
     let fell_over = signals.wait(shared.tasks.shutdown()).await;
+    if !fell_over && !lameduck.is_zero() {
+        // Whoever asks readiness sends nothing new, and what still comes is answered.
+        let _going = shared.readiness.block("the process was asked to end");
+        tokio::time::timeout(lameduck, signals.wait(shared.tasks.shutdown())).await.ok();
+    }
     data_dir.withdraw();
     shared.tasks.shutdown().cancel();
     shared.tasks.finish(FINISH).await;
     running.finish().await;
     Ok(if fell_over { Exit::Problem } else { Exit::Fine })
+}
+
+/// How long queries are answered after the process was asked to end.
+fn lameduck(dns: Option<&DnsConfig>) -> Duration {
+    let health = dns.and_then(|dns| dns.face.health);
+    health.map_or(Duration::ZERO, |health| health.lameduck.0)
+}
+
+/// What was read from files that flags name.
+struct Files {
+    statics: Vec<StaticSource>,
+    dns: Option<DnsConfig>,
 }
 
 /// Everything that has started.
@@ -158,7 +180,7 @@ async fn start(
     data_dir: &DataDir,
     pod_cidrs: Vec<Cidr>,
     service_cidrs: Vec<Cidr>,
-    statics: Vec<StaticSource>,
+    files: Files,
 ) -> Result<Started> {
     let mut productpage = None;
     let mut addresses = Addresses {
@@ -168,7 +190,7 @@ async fn start(
         ..Addresses::default()
     };
     let ranges = [pod_cidrs.as_slice(), service_cidrs.as_slice()].concat();
-    start_faces(wanted, shared, &ranges, &mut addresses).await?;
+    start_faces(wanted, shared, &ranges, files.dns, &mut addresses).await?;
     let environment = environment(&addresses, outside);
     let mut store = portolan_apiserver::store::Options {
         fsync: !wanted.flags.unsafe_no_fsync,
@@ -214,7 +236,7 @@ async fn start(
         outside.stand_in(running.address, dns, &shared.tasks)?;
     }
     if let Some(up) = &wanted.faces {
-        start_sources(shared, &kubeconfig, statics).await?;
+        start_sources(shared, &kubeconfig, files.statics).await?;
         synced(shared).await;
         if up.demo {
             productpage = Some(start_demo(shared, &kubeconfig).await.context("the demo")?);
@@ -240,31 +262,13 @@ async fn start_faces(
     wanted: &Wanted,
     shared: &Shared,
     ranges: &[Cidr],
+    dns: Option<DnsConfig>,
     addresses: &mut Addresses,
 ) -> Result<()> {
     let Some(up) = &wanted.faces else { return Ok(()) };
     let Shared { hub, clock, metrics, readiness, problems, tasks } = shared.clone();
     if wanted.has(Part::Dns) {
-        let zone = portolan_dns::Zone::new(&up.cluster_domain)
-            .with_context(|| format!("--cluster-domain {:?} is no name", up.cluster_domain))?;
-        let mut settings = portolan_dns::Settings::default();
-        if let Some(first) = settings.zones.first_mut() {
-            *first = zone;
-        }
-        for range in ranges {
-            settings = settings.with_range(range.base(), range.prefix());
-        }
-        settings.forwarding.upstreams = up.dns_upstream.clone();
-        let config = portolan_dns::Config {
-            listen: vec![up.dns_listen],
-            settings,
-            tls: dns_tls(up),
-            ..portolan_dns::Config::default()
-        };
-        let dns =
-            portolan_dns::start(config, hub.clone(), clock.clone(), &metrics, &readiness, &tasks)
-                .await?;
-        addresses.dns = dns.addresses().first().map(ToString::to_string);
+        addresses.dns = Some(start_dns(up, shared, ranges, dns).await?.to_string());
     }
     if wanted.has(Part::Proxy) {
         let config = portolan_proxy::Config {
@@ -287,6 +291,52 @@ async fn start_faces(
         addresses.http = Some(format!("http://{}", api.address));
     }
     Ok(())
+}
+
+/// The DNS face, by its flags or by the file that one of them names; with the pages
+/// for probes that the file asks for. Returns where names are asked for.
+async fn start_dns(
+    up: &UpArgs,
+    shared: &Shared,
+    ranges: &[Cidr],
+    dns: Option<DnsConfig>,
+) -> Result<SocketAddr> {
+    let Shared { hub, clock, metrics, readiness, tasks, .. } = shared.clone();
+    let zone = portolan_dns::Zone::new(&up.cluster_domain)
+        .with_context(|| format!("--cluster-domain {:?} is no name", up.cluster_domain))?;
+    let mut settings = portolan_dns::Settings::default();
+    if let Some(first) = settings.zones.first_mut() {
+        *first = zone;
+    }
+    for range in ranges {
+        settings = settings.with_range(range.base(), range.prefix());
+    }
+    settings.forwarding = portolan_dns::Forwarding::to(up.dns_upstream.iter().copied());
+    let config = portolan_dns::Config {
+        listen: vec![up.dns_listen],
+        settings,
+        tls: dns_tls(up),
+        face: dns.as_ref().map(|dns| dns.face.clone()),
+        ..portolan_dns::Config::default()
+    };
+    let running = portolan_dns::start(config, hub, clock, &metrics, &readiness, &tasks).await?;
+    let address = running.addresses().first().copied().context("the DNS face has no address")?;
+    if let Some(DnsConfig { file, face }) = dns {
+        let pages = [
+            (Page::Health, face.health.map(|health| health.listen)),
+            (Page::Ready, face.ready.map(|ready| ready.listen)),
+            (Page::Metrics, face.prometheus.map(|metrics| metrics.listen)),
+        ];
+        for (page, listen) in pages {
+            if let Some(listen) = listen {
+                plain::serve(page, listen.0, &metrics, &readiness, &tasks).await?;
+            }
+        }
+        let shutdown = tasks.shutdown().clone();
+        let following = portolan_dns::follow(file, face, running, metrics, shutdown);
+        tasks.spawn("dns configuration", following);
+    }
+    Ok(address)
 }
 
 /// DNS over TLS, where all of its flags are given (clap sees to it that none or all

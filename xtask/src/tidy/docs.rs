@@ -88,3 +88,40 @@ pub(crate) fn metrics(root: &Path) -> Result<Vec<String>> {
     }
     Ok(findings)
 }
+
+/// Every key of the DNS face's configuration has a place in docs/dns.md.
+pub(crate) fn config_keys(root: &Path) -> Result<Vec<String>> {
+    let document = text(&root.join("docs/dns.md"))?;
+    let mut findings = Vec::new();
+    for path in files(&root.join("crates/dns/src/config"), ".rs")? {
+        for key in keys(&text(&path)?) {
+            if !document.contains(&format!("`{key}`")) {
+                findings.push(format!("{key} ({})", shown(root, &path)));
+            }
+        }
+    }
+    Ok(findings)
+}
+
+/// The public fields of what serde reads, by the names that it reads them by.
+fn keys(source: &str) -> Vec<String> {
+    let mut keys = Vec::new();
+    let mut renamed = None;
+    let mut read = false;
+    for line in source.lines().map(str::trim) {
+        if line.starts_with("#[derive(") {
+            read = line.contains("Deserialize");
+        } else if let Some((_, rest)) = line.split_once("rename = \"") {
+            renamed = rest.split('"').next().map(ToOwned::to_owned);
+        } else if let Some((name, _)) =
+            line.strip_prefix("pub ").and_then(|rest| rest.split_once(": "))
+        {
+            let own = name.trim_start_matches("r#").to_owned();
+            if read && own.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
+            {
+                keys.push(renamed.take().unwrap_or(own));
+            }
+        }
+    }
+    keys
+}

@@ -24,6 +24,7 @@ const RULES: &[Rule] = &[
     ("every dependency has its reason", docs::dependencies),
     ("every reason code is documented", docs::reason_codes),
     ("every metric is documented", docs::metrics),
+    ("every configuration key is documented", docs::config_keys),
     ("every module tells its story", sources::module_docs),
     ("no dead file", sources::dead_files),
     ("no unsafe code by default", sources::unsafe_forbidden),

@@ -203,11 +203,11 @@ fn hot_zones(names: &Names) -> Arc<[HotZone]> {
         let nested = settings.zones.iter().any(|other| {
             depth(&other.apex) > depth(&zone.apex) && other.apex.ends_with(&zone.apex)
         });
-        let mut stubs = settings.forwarding.stubs.iter();
-        let stubbed = stubs.any(|stub| stub.zone.ends_with(&zone.apex));
+        let mut groups = settings.forwarding.groups.iter();
+        let stubbed = groups.any(|group| group.zone.ends_with(&zone.apex));
         !nested && !stubbed && !zone.apex.is_root()
     };
-    if !names.snapshot().is_synced() {
+    if !names.snapshot().is_synced() || settings.stages {
         return Arc::default();
     }
     settings

@@ -210,7 +210,10 @@ impl Face {
         let names = Names::new(Arc::new(settings), live.hub().snapshot());
         let names = Arc::new(ArcSwap::from_pointee(names));
         let metrics = Arc::new(DnsMetrics::register(&Metrics::new()));
-        let general = Responder::new(names.clone(), metrics, None);
+        let general = {
+            let chain = Arc::new(ArcSwap::from_pointee(crate::chain::Chain::direct(None)));
+            Responder::new(names.clone(), metrics, chain)
+        };
         Self { live, subscriber, names, general }
     }
 

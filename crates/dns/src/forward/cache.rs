@@ -14,7 +14,10 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use super::reply::{Reply, Told};
+use super::{
+    Bounds, CacheSettings,
+    reply::{Lifetime, Reply, Told},
+};
 
 /// Shards; enough for as many cores to seldom meet.
 const SHARDS: usize = 16;
@@ -103,18 +106,38 @@ pub(crate) struct Cache {
     hash: RandomState,
     shard_bytes_max: usize,
     stale_ms: u64,
-    prefetch: bool,
+    settings: CacheSettings,
 }
 
 impl Cache {
-    pub(crate) fn new(bytes_max: usize, stale_ms: u64, prefetch: bool) -> Self {
+    pub(crate) fn new(settings: &CacheSettings) -> Self {
         Self {
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
             hash: RandomState::new(),
-            shard_bytes_max: bytes_max / SHARDS,
-            stale_ms,
-            prefetch,
+            shard_bytes_max: settings.bytes_max / SHARDS,
+            stale_ms: u64::try_from(settings.stale.as_millis()).unwrap_or(u64::MAX),
+            settings: settings.clone(),
         }
+    }
+
+    /// How long a reply is kept, in seconds.
+    fn seconds(&self, lifetime: Lifetime) -> u32 {
+        match lifetime {
+            Lifetime::Records(ttl) => self.settings.success.apply(ttl),
+            Lifetime::Denial(ttl) => self.settings.denial.apply(ttl),
+            Lifetime::Failure => self.settings.failure_seconds,
+        }
+    }
+
+    /// What clients are told of a reply that is so old.
+    pub(crate) fn told(&self, reply: &Reply, age: u32) -> Told {
+        let bounds = match reply.lifetime() {
+            _ if self.settings.keep_ttl => return Told::AsItCame,
+            Some(Lifetime::Records(_)) => self.settings.success,
+            Some(Lifetime::Denial(_)) => self.settings.denial,
+            Some(Lifetime::Failure) | None => Bounds { min: 0, max: u32::MAX },
+        };
+        Told::Aged(age, bounds)
     }
 
     fn shard(&self, key: &[u8]) -> Option<&Mutex<Shard>> {
@@ -127,7 +150,7 @@ impl Cache {
         let mut shard = self.shard(key)?.lock().unwrap_or_else(PoisonError::into_inner);
         let place = *shard.places.get(key)?;
         let entry = shard.entries.get_mut(place)?.as_mut()?;
-        let positive = entry.reply.lifetime().is_some_and(|lifetime| lifetime.positive);
+        let positive = matches!(entry.reply.lifetime(), Some(Lifetime::Records(_)));
         let age_ms = now_ms.saturating_sub(entry.stored_ms);
         let reply = entry.reply.clone();
         if now_ms >= entry.expires_ms {
@@ -142,19 +165,19 @@ impl Cache {
         entry.hits = entry.hits.saturating_add(1);
         let left = entry.expires_ms - now_ms;
         let near = left.saturating_mul(PREFETCH_PART) <= entry.expires_ms - entry.stored_ms;
-        let ending = self.prefetch && positive && near && entry.hits >= PREFETCH_HITS;
+        let ending = self.settings.prefetch && positive && near && entry.hits >= PREFETCH_HITS;
         if ending {
             // One fetch is enough; the new entry counts anew.
             entry.hits = 0;
         }
-        let told = Told::Aged(u32::try_from(age_ms / 1000).unwrap_or(u32::MAX));
+        let told = self.told(&reply, u32::try_from(age_ms / 1000).unwrap_or(u32::MAX));
         Some(Found { reply, told, state: if ending { State::Ending } else { State::Fresh } })
     }
 
     /// Keeps a reply for as long as it allows.
     pub(crate) fn put(&self, key: &Key, reply: &Arc<Reply>, now_ms: u64) {
-        let Some(lifetime) = reply.lifetime() else { return };
-        if cost(key, reply) > self.shard_bytes_max {
+        let seconds = reply.lifetime().map_or(0, |lifetime| self.seconds(lifetime));
+        if seconds == 0 || cost(key, reply) > self.shard_bytes_max {
             return;
         }
         let Some(shard) = self.shard(key) else { return };
@@ -168,7 +191,7 @@ impl Cache {
             key: key.clone(),
             reply: reply.clone(),
             stored_ms: now_ms,
-            expires_ms: now_ms.saturating_add(u64::from(lifetime.seconds) * 1000),
+            expires_ms: now_ms.saturating_add(u64::from(seconds) * 1000),
             hits: 0,
             visited: false,
             newer: None,
@@ -286,15 +309,21 @@ mod tests {
         Arc::new(Reply::read(&packet, 0, &ask).unwrap())
     }
 
+    fn cache(bytes_max: usize, stale_seconds: u64, prefetch: bool) -> Cache {
+        let stale = std::time::Duration::from_secs(stale_seconds);
+        Cache::new(&CacheSettings { bytes_max, prefetch, stale, ..CacheSettings::default() })
+    }
+
     fn state(cache: &Cache, now_ms: u64) -> Option<(State, Told)> {
         cache.get(&key(1), now_ms).map(|found| (found.state, found.told))
     }
 
     #[test]
     fn fresh_then_stale_then_gone() {
-        let cache = Cache::new(1 << 20, 60_000, false);
+        let bounds = CacheSettings::default().success;
+        let cache = cache(1 << 20, 60, false);
         cache.put(&key(1), &reply(100, 0), 1000);
-        let fresh = |age| Some((State::Fresh, Told::Aged(age)));
+        let fresh = |age| Some((State::Fresh, Told::Aged(age, bounds)));
         for (now, expected) in [
             (1000, fresh(0)),
             (51_500, fresh(50)),
@@ -310,15 +339,15 @@ mod tests {
 
     #[test]
     fn failures_are_never_stale() {
-        let cache = Cache::new(1 << 20, 60_000, false);
+        let cache = cache(1 << 20, 60, false);
         cache.put(&key(1), &reply(0, 2), 0);
-        assert_eq!(state(&cache, 4999), Some((State::Fresh, Told::Aged(4))));
+        assert_eq!(state(&cache, 4999).map(|(state, _)| state), Some(State::Fresh));
         assert_eq!(state(&cache, 5000), None);
     }
 
     #[test]
     fn what_is_asked_for_is_fetched_once_before_it_ends() {
-        let cache = Cache::new(1 << 20, 0, true);
+        let cache = cache(1 << 20, 0, true);
         cache.put(&key(1), &reply(100, 0), 0);
         let states: Vec<State> =
             [0, 91_000, 92_000].map(|now| cache.get(&key(1), now).unwrap().state).into();
@@ -329,7 +358,7 @@ mod tests {
     fn names_in_use_outlive_a_scan() {
         // Room for about 16 in each shard.
         let one = cost(&key(0), &reply(100, 0));
-        let cache = Cache::new(one * 16 * SHARDS, 0, false);
+        let cache = cache(one * 16 * SHARDS, 0, false);
         for number in 0..20_000 {
             cache.put(&key(number), &reply(100, 0), 0);
             for used in 0..8 {
@@ -346,7 +375,7 @@ mod tests {
         #[test]
         fn bytes_are_counted(steps in prop::collection::vec((0..40_usize, 0..3_u64), 1..400)) {
             let one = cost(&key(0), &reply(100, 0));
-            let cache = Cache::new(one * 2 * SHARDS, 0, false);
+            let cache = cache(one * 2 * SHARDS, 0, false);
             let mut now = 0;
             for (number, pause) in steps {
                 now += pause * 3000;

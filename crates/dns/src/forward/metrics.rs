@@ -13,7 +13,11 @@ use prometheus_client::{
     },
 };
 
-use super::cache::{Holding, State};
+use super::{
+    cache::{Found, Holding, State},
+    coredns::CoreDns,
+    reply::Reply,
+};
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct To {
@@ -31,8 +35,8 @@ struct LookedUp {
     outcome: &'static str,
 }
 
-/// The counters of forwarding.
-#[derive(Debug)]
+/// The counters of forwarding; those of all forwarders are one.
+#[derive(Clone, Debug)]
 pub(crate) struct ForwardMetrics {
     answered: Family<Answered, Counter>,
     duration: Family<To, Histogram>,
@@ -43,13 +47,14 @@ pub(crate) struct ForwardMetrics {
     evicted: Gauge,
     pub(super) coalesced: Counter,
     pub(super) hedged: Counter,
-    pub(super) prefetched: Counter,
-    pub(super) rejected: Counter,
-    pub(super) served_stale: Counter,
+    prefetched: Counter,
+    rejected: Counter,
+    served_stale: Counter,
+    pub(super) coredns: CoreDns,
 }
 
 impl ForwardMetrics {
-    pub(super) fn register(metrics: &Metrics) -> Self {
+    pub(crate) fn register(metrics: &Metrics) -> Self {
         let own = Self {
             answered: Family::default(),
             // 0.1 ms to 6.5 s: loopback to the end of the budget.
@@ -66,6 +71,7 @@ impl ForwardMetrics {
             prefetched: Counter::default(),
             rejected: Counter::default(),
             served_stale: Counter::default(),
+            coredns: CoreDns::register(metrics),
         };
         metrics.register(|registry| {
             let mut add = |name: &str, help: &str, counter: &Counter| {
@@ -132,9 +138,25 @@ impl ForwardMetrics {
         self.answered.get_or_create(&Answered { upstream, outcome }).inc();
     }
 
-    pub(super) fn took(&self, upstream: SocketAddr, took: Duration) {
+    pub(super) fn took(&self, upstream: SocketAddr, reply: &Reply, took: Duration) {
+        self.coredns.took(upstream, reply, took);
         let upstream = upstream.to_string();
         self.duration.get_or_create(&To { upstream }).observe(took.as_secs_f64());
+    }
+
+    pub(super) fn prefetched(&self) {
+        self.prefetched.inc();
+        self.coredns.prefetched();
+    }
+
+    pub(super) fn rejected(&self) {
+        self.rejected.inc();
+        self.coredns.rejected();
+    }
+
+    pub(super) fn served_stale(&self) {
+        self.served_stale.inc();
+        self.coredns.served_stale();
     }
 
     pub(super) fn looping(&self, upstream: SocketAddr, loops: bool) {
@@ -142,8 +164,9 @@ impl ForwardMetrics {
         self.looping.get_or_create(&To { upstream }).set(i64::from(loops));
     }
 
-    pub(super) fn looked_up(&self, state: Option<State>) {
-        let outcome = match state {
+    pub(super) fn looked_up(&self, found: Option<&Found>) {
+        self.coredns.looked_up(found.map(|found| &*found.reply));
+        let outcome = match found.map(|found| found.state) {
             Some(State::Fresh | State::Ending) => "hit",
             Some(State::Stale) => "stale",
             None => "miss",
@@ -151,10 +174,14 @@ impl ForwardMetrics {
         self.lookups.get_or_create(&LookedUp { outcome }).inc();
     }
 
-    pub(super) fn holds(&self, holding: Holding) {
+    /// One cache holds something else than before.
+    pub(super) fn holds(&self, before: Holding, now: Holding) {
         let number = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
-        self.entries.set(number(holding.entries));
-        self.bytes.set(number(holding.bytes));
-        self.evicted.set(i64::try_from(holding.evicted).unwrap_or(i64::MAX));
+        let entries = number(now.entries) - number(before.entries);
+        self.entries.inc_by(entries);
+        self.bytes.inc_by(number(now.bytes) - number(before.bytes));
+        let evicted = now.evicted.saturating_sub(before.evicted);
+        self.evicted.inc_by(i64::try_from(evicted).unwrap_or(i64::MAX));
+        self.coredns.holds(entries, evicted);
     }
 }

@@ -16,40 +16,44 @@
 //! never.
 
 mod cache;
+mod coredns;
 mod exchange;
 mod metrics;
 mod probe;
 mod reply;
+mod secure;
 mod settings;
 mod upstream;
 
 use std::{
     collections::HashMap,
     io,
-    net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use domain::base::iana::Rtype;
 use futures_util::{StreamExt, stream::FuturesUnordered};
-use portolan_runtime::{Metrics, Tasks};
+use portolan_runtime::Tasks;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, watch},
     time::{Instant, sleep_until, timeout},
 };
 
-pub use self::settings::{CacheSettings, Forwarding, Stub};
 pub(crate) use self::{
     cache::Found,
-    reply::{NOERROR, NXDOMAIN, Reply, Told},
+    metrics::ForwardMetrics,
+    reply::{NOERROR, NXDOMAIN, Reply, SERVFAIL, Told},
 };
 use self::{
-    cache::{Cache, Key, State},
-    metrics::ForwardMetrics,
+    cache::{Cache, Holding, Key, State},
     probe::Probes,
-    reply::{FORMERR, NOTIMP, REFUSED, SERVFAIL},
-    upstream::{Upstream, order},
+    reply::{FORMERR, Lifetime, NOTIMP, REFUSED},
+    upstream::{Upstream, Upstreams},
+};
+pub use self::{
+    secure::TlsServer,
+    settings::{Bounds, CacheSettings, Forwarding, Group, Server},
 };
 use crate::name::DnsName;
 
@@ -139,7 +143,7 @@ pub(crate) struct Pending {
 
 type Flight = watch::Receiver<Option<Result<Arc<Reply>, Failed>>>;
 
-/// Asks others.
+/// Asks others. Its tasks end when it is dropped.
 #[derive(Clone, Debug)]
 pub(crate) struct Forwarder {
     shared: Arc<Shared>,
@@ -148,45 +152,68 @@ pub(crate) struct Forwarder {
 #[derive(Debug)]
 struct Shared {
     settings: Forwarding,
-    /// The default group, then one for each stub.
-    groups: Vec<Vec<Upstream>>,
+    /// As in the settings.
+    groups: Vec<Upstreams>,
     cache: Option<Cache>,
+    /// What it held last.
+    held: Mutex<Holding>,
     flights: Mutex<HashMap<Key, Flight>>,
     flying: Arc<Semaphore>,
+    /// Of each group.
+    flying_by_group: Vec<Option<Arc<Semaphore>>>,
     waiting: Arc<Semaphore>,
     probes: Probes,
+    looks_for_loops: bool,
     metrics: ForwardMetrics,
     started: Instant,
     tasks: Tasks,
 }
 
 impl Forwarder {
-    /// `None`: nobody is to be asked.
-    pub(crate) fn start(settings: &Forwarding, metrics: &Metrics, tasks: &Tasks) -> Option<Self> {
-        if settings.upstreams.is_empty() && settings.stubs.is_empty() {
+    /// `None`: nobody is to be asked. `probes`: whether servers that lead back to us are
+    /// looked for.
+    pub(crate) fn start(
+        settings: &Forwarding,
+        metrics: &ForwardMetrics,
+        tasks: &Tasks,
+        probes: bool,
+    ) -> Option<Self> {
+        if settings.groups.is_empty() {
             return None;
         }
-        let group = |addresses: &[SocketAddr]| -> Vec<Upstream> {
-            addresses.iter().copied().map(Upstream::new).collect()
-        };
-        let mut groups = vec![group(&settings.upstreams)];
-        groups.extend(settings.stubs.iter().map(|stub| group(&stub.upstreams)));
-        let CacheSettings { bytes_max, prefetch, stale } = settings.cache;
-        let stale_ms = u64::try_from(stale.as_millis()).unwrap_or(u64::MAX);
+        let upstreams = |group: &Group| Upstreams::new(group, Some(&metrics.coredns));
+        let flying = |group: &Group| group.max_concurrent.map(|max| Arc::new(Semaphore::new(max)));
+        let cache = (settings.cache.bytes_max > 0).then(|| Cache::new(&settings.cache));
         let shared = Arc::new(Shared {
             settings: settings.clone(),
-            groups,
-            cache: (bytes_max > 0).then(|| Cache::new(bytes_max, stale_ms, prefetch)),
+            groups: settings.groups.iter().map(upstreams).collect(),
+            cache,
+            held: Mutex::default(),
             flights: Mutex::default(),
             flying: Arc::new(Semaphore::new(FLIGHTS_MAX)),
+            flying_by_group: settings.groups.iter().map(flying).collect(),
             waiting: Arc::new(Semaphore::new(WAITING_MAX)),
             probes: Probes::default(),
-            metrics: ForwardMetrics::register(metrics),
+            looks_for_loops: probes,
+            metrics: metrics.clone(),
             started: Instant::now(),
             tasks: tasks.clone(),
         });
-        tasks.spawn("dns loop probes", probe::run(shared.clone(), tasks.shutdown().clone()));
+        if probes {
+            let asked = Arc::downgrade(&shared);
+            tasks.spawn("dns loop probes", probe::run(asked, tasks.shutdown().clone()));
+        }
         Some(Self { shared })
+    }
+
+    /// What it was started with.
+    pub(crate) fn settings(&self) -> &Forwarding {
+        &self.shared.settings
+    }
+
+    /// Whether it looks for servers that lead back to us.
+    pub(crate) fn probes(&self) -> bool {
+        self.shared.looks_for_loops
     }
 
     /// Whether anybody is asked for a name.
@@ -203,14 +230,20 @@ impl Forwarder {
     pub(crate) fn lookup(&self, ask: &Ask) -> Lookup {
         let shared = &self.shared;
         let key = ask.key();
-        let found = shared.cached(&key);
-        shared.metrics.looked_up(found.as_ref().map(|found| found.state));
+        let found = shared.cached(&key, &ask.name);
+        shared.metrics.looked_up(found.as_ref());
         match found {
             Some(found) if found.state == State::Fresh => Lookup::Now(Ok(found)),
             Some(found) if found.state == State::Ending => {
                 // Whoever finds no place for it leaves it be: it is still fresh.
                 if shared.fly(&key, ask).is_some() {
-                    shared.metrics.prefetched.inc();
+                    shared.metrics.prefetched();
+                }
+                Lookup::Now(Ok(found))
+            }
+            Some(found) if shared.settings.cache.stale_at_once && found.state == State::Stale => {
+                if shared.fly(&key, ask).is_some() {
+                    shared.metrics.served_stale();
                 }
                 Lookup::Now(Ok(found))
             }
@@ -221,7 +254,7 @@ impl Forwarder {
                         Lookup::Later(Box::new(Pending { flight, stale, _place: place }))
                     }
                     None => {
-                        shared.metrics.rejected.inc();
+                        shared.metrics.rejected();
                         Lookup::Now(stale.ok_or(Failed::Busy))
                     }
                 }
@@ -245,12 +278,15 @@ impl Forwarder {
         };
         match (outcome, stale) {
             (Ok(reply), Some(stale)) if reply.rcode == SERVFAIL => {
-                self.shared.metrics.served_stale.inc();
+                self.shared.metrics.served_stale();
                 Ok(stale)
             }
-            (Ok(reply), _) => Ok(Found { reply, told: Told::Aged(0), state: State::Fresh }),
+            (Ok(reply), _) => {
+                let told = self.shared.told(&reply);
+                Ok(Found { reply, told, state: State::Fresh })
+            }
             (Err(_), Some(stale)) => {
-                self.shared.metrics.served_stale.inc();
+                self.shared.metrics.served_stale();
                 Ok(stale)
             }
             (Err(failed), None) => Err(failed),
@@ -263,13 +299,14 @@ impl Shared {
         u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
-    fn cached(&self, key: &Key) -> Option<Found> {
-        self.cache.as_ref()?.get(key, self.now_ms())
+    fn cached(&self, key: &Key, name: &DnsName) -> Option<Found> {
+        let cache = self.cache.as_ref().filter(|_| self.settings.cache.covers(name))?;
+        cache.get(key, self.now_ms())
     }
 
-    fn group(&self, name: &DnsName) -> &[Upstream] {
-        let place = self.settings.stub_of(name).map_or(0, |(place, _)| place + 1);
-        self.groups.get(place).map_or(&[], Vec::as_slice)
+    /// What clients are told of a reply that has just come.
+    fn told(&self, reply: &Reply) -> Told {
+        self.cache.as_ref().map_or(Told::AsItCame, |cache| cache.told(reply, 0))
     }
 
     /// Joins the flight for a question, or starts it. `None`: too many are up.
@@ -279,42 +316,57 @@ impl Shared {
             self.metrics.coalesced.inc();
             return Some(flight.clone());
         }
+        let (group, _) = self.settings.group_of(&ask.name)?;
         let permit = self.flying.clone().try_acquire_owned().ok()?;
+        let of_group = match self.flying_by_group.get(group) {
+            Some(Some(flying)) => Some(flying.clone().try_acquire_owned().ok()?),
+            _ => None,
+        };
         let (land, flight) = watch::channel(None);
         flights.insert(key.clone(), flight.clone());
         let (shared, key, ask) = (self.clone(), key.clone(), ask.clone());
         let shutdown = self.tasks.shutdown().clone();
         tokio::spawn(async move {
             let outcome = tokio::select! {
-                outcome = shared.race(&ask) => outcome.map(Arc::new),
+                outcome = shared.race(group, &ask) => outcome.map(Arc::new),
                 () = shutdown.cancelled() => Err(Failed::Network),
             };
             if let Ok(reply) = &outcome {
-                shared.keep(&key, reply);
+                shared.keep(&key, &ask.name, reply);
             }
             // First out of the map: whoever comes now finds the cache.
             shared.flights.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
             land.send_replace(Some(outcome));
-            drop(permit);
+            drop((permit, of_group));
         });
         Some(flight)
     }
 
     /// A failure never takes the place of records, which may serve on stale.
-    fn keep(&self, key: &Key, reply: &Arc<Reply>) {
+    fn keep(&self, key: &Key, name: &DnsName, reply: &Arc<Reply>) {
         let Some(cache) = &self.cache else { return };
+        let settings = &self.settings.cache;
         let now_ms = self.now_ms();
-        let keeps_old = reply.rcode == SERVFAIL && cache.get(key, now_ms).is_some();
-        if !keeps_old {
+        let excepted = |zones: &[DnsName]| zones.iter().any(|zone| name.ends_with(zone));
+        let keeps = match reply.lifetime() {
+            Some(Lifetime::Records(_)) => !excepted(&settings.success_except),
+            Some(Lifetime::Denial(_)) => !excepted(&settings.denial_except),
+            Some(Lifetime::Failure) => cache.get(key, now_ms).is_none(),
+            None => false,
+        };
+        if keeps && settings.covers(name) {
             cache.put(key, reply, now_ms);
         }
-        self.metrics.holds(cache.holding());
+        let now = cache.holding();
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        self.metrics.holds(std::mem::replace(&mut held, now), now);
     }
 
     /// Asks until the first good reply. A server that is late is not given up: the
     /// next one is asked beside it, or the same once more.
-    async fn race(&self, ask: &Ask) -> Result<Reply, Failed> {
-        let servers = order(self.group(&ask.name), rand::random());
+    async fn race(&self, group: usize, ask: &Ask) -> Result<Reply, Failed> {
+        let Some(group) = self.groups.get(group) else { return Err(Failed::Network) };
+        let servers = group.order(rand::random());
         let Some(first) = servers.first() else { return Err(Failed::Loop) };
         let deadline = Instant::now() + self.settings.budget;
         let mut pause = first.late_after();
@@ -332,8 +384,7 @@ impl Shared {
                 }
                 let number = attempts.len();
                 attempts.push(Attempt { server, sent: Instant::now(), open: true });
-                running
-                    .push(async move { (number, exchange::exchange(server.address, ask).await) });
+                running.push(async move { (number, exchange::exchange(server, ask).await) });
                 hedge_at = Instant::now() + pause;
                 if attempts.len() >= servers.len() {
                     pause *= 2;
@@ -379,7 +430,7 @@ impl Shared {
         match outcome {
             Ok(reply) => {
                 attempt.server.heard(attempt.sent.elapsed());
-                self.metrics.took(address, attempt.sent.elapsed());
+                self.metrics.took(address, &reply, attempt.sent.elapsed());
                 self.metrics.answered(address, if is_good(&reply) { "good" } else { "bad" });
                 Some(reply)
             }
@@ -390,6 +441,14 @@ impl Shared {
                 None
             }
         }
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        let held = *self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        // What was evicted was; the rest is gone with the cache.
+        self.metrics.holds(held, Holding { evicted: held.evicted, ..Holding::default() });
     }
 }
 

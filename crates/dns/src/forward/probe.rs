@@ -8,7 +8,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Mutex, PoisonError, Weak},
     time::Duration,
 };
 
@@ -52,13 +52,15 @@ impl Probes {
     }
 }
 
-/// Probes all upstreams until shutdown.
-pub(crate) async fn run(shared: Arc<Shared>, shutdown: Shutdown) {
+/// Probes all upstreams until shutdown, or until nobody asks them any more.
+pub(crate) async fn run(shared: Weak<Shared>, shutdown: Shutdown) {
     loop {
+        let Some(asked) = shared.upgrade() else { return };
         tokio::select! {
-            () = round(&shared) => {}
+            () = round(&asked) => {}
             () = shutdown.cancelled() => return,
         }
+        drop(asked);
         tokio::select! {
             () = sleep(ROUND) => {}
             () = shutdown.cancelled() => return,
@@ -68,7 +70,7 @@ pub(crate) async fn run(shared: Arc<Shared>, shutdown: Shutdown) {
 
 async fn round(shared: &Shared) {
     for (group, upstreams) in shared.groups.iter().enumerate() {
-        for (place, upstream) in upstreams.iter().enumerate() {
+        for (place, upstream) in upstreams.list.iter().enumerate() {
             let label = |random: u64| format!("{random:016x}");
             let name = format!("{}.{}.", label(rand::random()), label(rand::random()));
             let Some(parsed) = parse(&name) else { continue };
@@ -80,7 +82,7 @@ async fn round(shared: &Shared) {
             };
             let lock = || shared.probes.out.lock().unwrap_or_else(PoisonError::into_inner);
             lock().insert(name.clone(), ((group, place), false));
-            let answered = timeout(PATIENCE, exchange(upstream.address, &ask)).await.is_ok();
+            let answered = timeout(PATIENCE, exchange(upstream, &ask)).await.is_ok();
             let seen = lock().remove(&name).is_some_and(|(_, seen)| seen);
             // A server that says nothing proves nothing.
             if answered && !seen {
@@ -91,7 +93,7 @@ async fn round(shared: &Shared) {
 }
 
 fn mark(shared: &Shared, (group, place): Server, loops: bool) {
-    let Some(upstream) = shared.groups.get(group).and_then(|group| group.get(place)) else {
+    let Some(upstream) = shared.groups.get(group).and_then(|group| group.list.get(place)) else {
         return;
     };
     let before = upstream.set_loops(loops);

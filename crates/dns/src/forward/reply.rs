@@ -14,25 +14,11 @@
 use bytes::Bytes;
 use domain::base::iana::Rtype;
 
-use super::Ask;
+use super::{Ask, Bounds};
 use crate::{
     message::{HEADER, Query, Reader},
     wire::{ExtendedError, MESSAGE_MAX, OPTION_EDE, OptRecord},
 };
-
-/// Least time that anything is kept, in seconds (CoreDNS' cache has the same):
-/// names with a TTL of 0 would otherwise all go upstream.
-const KEEP_SECONDS_MIN: u32 = 5;
-
-/// Longest time that records are kept, in seconds (CoreDNS).
-const KEEP_SECONDS_MAX: u32 = 3600;
-
-/// Longest time that a denial is kept, in seconds (CoreDNS).
-const KEEP_DENIAL_SECONDS_MAX: u32 = 1800;
-
-/// How long a failure of the upstream is kept, in seconds (CoreDNS; RFC 9520
-/// asks for at least 1).
-const KEEP_FAILURE_SECONDS: u32 = 5;
 
 /// The most text of an upstream's extended error that is passed on.
 const EDE_TEXT_MAX: usize = 128;
@@ -73,13 +59,16 @@ impl Mark {
     }
 }
 
-/// How long a reply may be kept.
+/// What kind of reply it is, by how long it may be kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Lifetime {
-    pub(crate) seconds: u32,
-    /// Records: only these may be served when they are stale, as a name that was
-    /// missing may have come to be.
-    pub(crate) positive: bool,
+pub(crate) enum Lifetime {
+    /// Records, for so many seconds. Only these may be served when they are stale, as a
+    /// name that was missing may have come to be.
+    Records(u32),
+    /// A denial, for so many seconds.
+    Denial(u32),
+    /// The server failed.
+    Failure,
 }
 
 /// Why bytes are no reply to a question.
@@ -154,6 +143,21 @@ impl Reply {
             error: None,
             lifetime: None,
         }
+    }
+
+    /// AA, as the upstream said.
+    pub(crate) fn is_authoritative(&self) -> bool {
+        self.bytes.get(2).is_some_and(|byte| byte & 0x04 != 0)
+    }
+
+    /// RA, as the upstream said.
+    pub(crate) fn is_recursive(&self) -> bool {
+        self.bytes.get(3).is_some_and(|byte| byte & 0x80 != 0)
+    }
+
+    /// Whether there are records in the answer section.
+    pub(crate) fn has_answer(&self) -> bool {
+        self.marks.iter().any(|mark| mark.section == 1)
     }
 
     /// How long it may be kept; `None`: not at all.
@@ -276,19 +280,23 @@ impl Reply {
 /// Which TTL a client is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Told {
-    /// What is left after so many seconds.
-    Aged(u32),
+    /// What is left after so many seconds of a TTL within bounds.
+    Aged(u32, Bounds),
     /// The same for all: the reply is stale.
     Fixed(u32),
+    /// As it came, however old it is.
+    AsItCame,
 }
 
 impl Told {
     /// A TTL as it is told.
     pub(crate) fn ttl(self, ttl: u32) -> u32 {
         match self {
-            Self::Aged(0) => ttl,
+            Self::AsItCame => ttl,
+            // Whoever keeps it for less need not be told of more at first.
+            Self::Aged(0, bounds) => ttl.min(bounds.max),
             // Kept for longer than it says, a record still has the time that is left.
-            Self::Aged(age) => ttl.max(KEEP_SECONDS_MIN).saturating_sub(age),
+            Self::Aged(age, bounds) => bounds.apply(ttl).saturating_sub(age),
             Self::Fixed(seconds) => seconds,
         }
     }
@@ -369,17 +377,17 @@ impl Body {
         let answers = |wanted: Rtype| self.answered.contains(&wanted);
         let positive = rcode == NOERROR
             && (answers(kind) || (kind == Rtype::ANY && !self.answered.is_empty()));
-        let (seconds, most) = match rcode {
-            NOERROR if positive => (self.ttl_min?, KEEP_SECONDS_MAX),
+        match rcode {
+            NOERROR if positive => Some(Lifetime::Records(self.ttl_min?)),
             // A denial without SOA does not say for how long (RFC 2308, 5); so too
             // one at the end of aliases.
             NOERROR | NXDOMAIN => {
-                (self.denial_ttl?.min(self.ttl_min.unwrap_or(u32::MAX)), KEEP_DENIAL_SECONDS_MAX)
+                let least = self.ttl_min.unwrap_or(u32::MAX);
+                Some(Lifetime::Denial(self.denial_ttl?.min(least)))
             }
-            SERVFAIL => (KEEP_FAILURE_SECONDS, KEEP_FAILURE_SECONDS),
-            _ => return None,
-        };
-        Some(Lifetime { seconds: seconds.clamp(KEEP_SECONDS_MIN, most), positive })
+            SERVFAIL => Some(Lifetime::Failure),
+            _ => None,
+        }
     }
 }
 
@@ -406,6 +414,24 @@ mod tests {
     use crate::message::{Incoming, parse, tests::opt};
 
     const NAME: &str = "www.example.org";
+
+    const BOUNDS: Bounds = Bounds { min: 5, max: 3600 };
+
+    #[test]
+    fn ttls_that_clients_are_told() {
+        for (told, ttl, expected) in [
+            (Told::Aged(0, BOUNDS), 300, 300),
+            (Told::Aged(10, BOUNDS), 300, 290),
+            (Told::Aged(0, BOUNDS), 0, 0),
+            (Told::Aged(3, BOUNDS), 0, 2),
+            (Told::Aged(0, BOUNDS), 86_400, 3600),
+            (Told::Aged(600, BOUNDS), 86_400, 3000),
+            (Told::Fixed(30), 300, 30),
+            (Told::AsItCame, 300, 300),
+        ] {
+            assert_eq!(told.ttl(ttl), expected, "{told:?} of {ttl}");
+        }
+    }
 
     fn ask(kind: Rtype) -> Ask {
         Ask {
@@ -460,17 +486,17 @@ mod tests {
 
     #[test]
     fn how_long_replies_are_kept() {
-        let positive = |seconds| Some(Lifetime { seconds, positive: true });
-        let negative = |seconds| Some(Lifetime { seconds, positive: false });
+        let positive = |seconds| Some(Lifetime::Records(seconds));
+        let negative = |seconds| Some(Lifetime::Denial(seconds));
         for (what, packet, expected) in [
             ("records", packet(0x8180, [&[a(300)], &[], &[]]), positive(300)),
             ("the least TTL", packet(0x8180, [&[alias(30), a(300)], &[], &[]]), positive(30)),
-            ("too short", packet(0x8180, [&[a(0)], &[], &[]]), positive(5)),
-            ("too long", packet(0x8180, [&[a(86_400)], &[], &[]]), positive(3600)),
-            ("a negative TTL", packet(0x8180, [&[a(u32::MAX)], &[], &[]]), positive(5)),
+            ("none at all", packet(0x8180, [&[a(0)], &[], &[]]), positive(0)),
+            ("long", packet(0x8180, [&[a(86_400)], &[], &[]]), positive(86_400)),
+            ("a negative TTL", packet(0x8180, [&[a(u32::MAX)], &[], &[]]), positive(0)),
             ("NODATA", packet(0x8180, [&[], &[soa(900, 60)], &[]]), negative(60)),
             ("NXDOMAIN", packet(0x8183, [&[], &[soa(40, 60)], &[]]), negative(40)),
-            ("long NXDOMAIN", packet(0x8183, [&[], &[soa(9000, 9000)], &[]]), negative(1800)),
+            ("long NXDOMAIN", packet(0x8183, [&[], &[soa(9000, 9000)], &[]]), negative(9000)),
             ("NXDOMAIN without SOA", packet(0x8183, [&[], &[], &[]]), None),
             ("NODATA without SOA", packet(0x8180, [&[], &[], &[]]), None),
             ("an alias of nothing", packet(0x8180, [&[alias(30)], &[], &[]]), None),
@@ -479,7 +505,7 @@ mod tests {
                 packet(0x8180, [&[alias(30)], &[soa(90, 60)], &[]]),
                 negative(30),
             ),
-            ("SERVFAIL", packet(0x8182, [&[], &[], &[]]), negative(5)),
+            ("SERVFAIL", packet(0x8182, [&[], &[], &[]]), Some(Lifetime::Failure)),
             ("REFUSED", packet(0x8185, [&[], &[], &[]]), None),
             ("cut", packet(0x8380, [&[a(300)], &[], &[]]), None),
         ] {
@@ -536,7 +562,7 @@ mod tests {
         query.extend([0, 1, 0, 1]);
         let Incoming::Query(query) = parse(&query) else { panic!() };
         let mut out = Vec::new();
-        reply.write(&query, Told::Aged(3), 512, 0, &mut out);
+        reply.write(&query, Told::Aged(3, BOUNDS), 512, 0, &mut out);
         // ID, then QR AA RD, then RA CD: AD is for those who ask for DNSSEC.
         assert_eq!(out[..4], [0xab, 0xcd, 0x85, 0x90]);
         assert_eq!(&out[13..16], b"wWw");
@@ -550,7 +576,7 @@ mod tests {
         assert_eq!(ttls, [297, 2, 57]);
         let reply = read(&packet_of_addresses()).unwrap();
         for (turn, expected) in [(0, [1, 2, 3]), (1, [2, 3, 1]), (5, [3, 1, 2])] {
-            reply.write(&query, Told::Aged(0), 512, turn, &mut out);
+            reply.write(&query, Told::Aged(0, BOUNDS), 512, turn, &mut out);
             let last = reply.marks.iter().map(|mark| out[mark.data_at() + 3]);
             assert_eq!(last.collect::<Vec<_>>(), [&[0][..], &expected, &[9]].concat());
         }

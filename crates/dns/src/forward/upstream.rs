@@ -7,13 +7,23 @@
 //! check, and a server that lost everything is still asked when it is the last.
 
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::{
         Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
+
+use prometheus_client::metrics::counter::Counter;
+
+use super::{
+    coredns::CoreDns,
+    exchange::Idle,
+    secure::TlsServer,
+    settings::{Group, Server},
+};
+use crate::config::Policy;
 
 /// Weight of a new round-trip time (RFC 6298: 1/8).
 const RTT_GAIN: f64 = 0.125;
@@ -38,6 +48,9 @@ const HEDGE_MAX: Duration = Duration::from_millis(800);
 
 /// One in so many queries goes to another server first.
 const EXPLORE_PART: u32 = 32;
+
+/// A server that loses more than this is asked last, whatever the policy.
+const LOSS_BAD: f64 = 0.5;
 
 /// What is known of a server.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -82,13 +95,30 @@ impl Estimate {
 #[derive(Debug)]
 pub(crate) struct Upstream {
     pub(crate) address: SocketAddr,
+    pub(super) tls: Option<TlsServer>,
+    pub(super) force_tcp: bool,
+    pub(super) source: Option<IpAddr>,
+    pub(super) idle: Idle,
+    /// Connections that were kept, and that were made.
+    pub(super) connections: [Counter; 2],
     estimate: Mutex<Estimate>,
     loops: AtomicBool,
 }
 
 impl Upstream {
-    pub(crate) fn new(address: SocketAddr) -> Self {
-        Self { address, estimate: Mutex::default(), loops: AtomicBool::new(false) }
+    fn new(group: &Group, server: &Server, metrics: Option<&CoreDns>) -> Self {
+        let counters =
+            |metrics: &CoreDns| metrics.connections(server.address, server.tls.is_some());
+        Self {
+            connections: metrics.map(counters).unwrap_or_default(),
+            address: server.address,
+            tls: server.tls.clone(),
+            force_tcp: group.force_tcp,
+            source: group.source,
+            idle: Idle::default(),
+            estimate: Mutex::default(),
+            loops: AtomicBool::new(false),
+        }
     }
 
     fn estimate(&self) -> Estimate {
@@ -118,14 +148,45 @@ impl Upstream {
     }
 }
 
-/// The servers of a group in the order in which they are asked; none that leads
-/// back to us. `random` is a random number.
-pub(crate) fn order(upstreams: &[Upstream], random: u32) -> Vec<&Upstream> {
-    let mut list: Vec<(f64, &Upstream)> = upstreams
-        .iter()
-        .filter(|upstream| !upstream.loops())
-        .map(|upstream| (upstream.estimate().cost(), upstream))
-        .collect();
+/// Servers of one group, and whose turn it is.
+#[derive(Debug)]
+pub(crate) struct Upstreams {
+    pub(crate) list: Vec<Upstream>,
+    policy: Policy,
+    turn: AtomicUsize,
+}
+
+impl Upstreams {
+    pub(crate) fn new(group: &Group, metrics: Option<&CoreDns>) -> Self {
+        let servers = group.servers.iter();
+        Self {
+            list: servers.map(|server| Upstream::new(group, server, metrics)).collect(),
+            policy: group.policy,
+            turn: AtomicUsize::new(0),
+        }
+    }
+
+    /// The servers in the order in which they are asked; none that leads back to us.
+    /// `random` is a random number.
+    pub(crate) fn order(&self, random: u32) -> Vec<&Upstream> {
+        let mut list: Vec<&Upstream> =
+            self.list.iter().filter(|upstream| !upstream.loops()).collect();
+        let first = match self.policy {
+            Policy::Fastest => return by_cost(list, random),
+            Policy::Sequential => 0,
+            Policy::Random => random as usize,
+            Policy::RoundRobin => self.turn.fetch_add(1, Ordering::Relaxed),
+        };
+        let length = list.len().max(1);
+        list.rotate_left(first % length);
+        list.sort_by_key(|upstream| upstream.estimate().loss > LOSS_BAD);
+        list
+    }
+}
+
+fn by_cost(list: Vec<&Upstream>, random: u32) -> Vec<&Upstream> {
+    let mut list: Vec<(f64, &Upstream)> =
+        list.into_iter().map(|upstream| (upstream.estimate().cost(), upstream)).collect();
     list.sort_by(|(a, _), (b, _)| a.total_cmp(b));
     if random.is_multiple_of(EXPLORE_PART) && list.len() > 1 {
         let other = 1 + (random / EXPLORE_PART) as usize % (list.len() - 1);
@@ -138,22 +199,43 @@ pub(crate) fn order(upstreams: &[Upstream], random: u32) -> Vec<&Upstream> {
 mod tests {
     use super::*;
 
-    fn group() -> [Upstream; 3] {
-        [1, 2, 3].map(|port| Upstream::new(SocketAddr::from(([127, 0, 0, 1], port))))
+    fn group(policy: Policy) -> Upstreams {
+        let servers = [1, 2, 3].map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
+        let group = Group::new(crate::name::DnsName::root_bytes(), servers);
+        Upstreams::new(&Group { policy, ..group }, None)
     }
 
-    fn ports(upstreams: &[Upstream], random: u32) -> Vec<u16> {
-        order(upstreams, random).iter().map(|upstream| upstream.address.port()).collect()
+    fn ports(upstreams: &Upstreams, random: u32) -> Vec<u16> {
+        upstreams.order(random).iter().map(|upstream| upstream.address.port()).collect()
+    }
+
+    #[test]
+    fn policies_choose_who_is_first() {
+        for (policy, expected) in [
+            (Policy::Sequential, ["123", "123", "123", "123"]),
+            (Policy::RoundRobin, ["123", "231", "312", "123"]),
+            (Policy::Random, ["123", "231", "312", "123"]),
+        ] {
+            let group = group(policy);
+            let orders = [0, 1, 2, 3].map(|random| {
+                ports(&group, random).iter().map(ToString::to_string).collect::<String>()
+            });
+            assert_eq!(orders, expected, "{policy:?}");
+            for _ in 0..20 {
+                group.list[0].lost();
+            }
+            assert_eq!(ports(&group, 0)[2], 1, "{policy:?}: lossy ones last");
+        }
     }
 
     #[test]
     fn fast_servers_first_and_lossy_ones_last() {
-        let group = group();
+        let group = group(Policy::Fastest);
         for _ in 0..50 {
-            group[0].heard(Duration::from_millis(80));
-            group[1].heard(Duration::from_millis(2));
-            group[2].heard(Duration::from_millis(1));
-            group[2].lost();
+            group.list[0].heard(Duration::from_millis(80));
+            group.list[1].heard(Duration::from_millis(2));
+            group.list[2].heard(Duration::from_millis(1));
+            group.list[2].lost();
         }
         assert_eq!(ports(&group, 1), [2, 1, 3]);
         // Exploring asks another one first, whoever it is.
@@ -163,23 +245,23 @@ mod tests {
 
     #[test]
     fn a_server_that_is_back_is_forgiven() {
-        let group = group();
+        let group = group(Policy::Fastest);
         for _ in 0..20 {
-            group[0].lost();
+            group.list[0].lost();
         }
         assert_eq!(ports(&group, 1)[2], 1);
         for _ in 0..60 {
-            group[0].heard(Duration::from_millis(1));
+            group.list[0].heard(Duration::from_millis(1));
         }
         assert_eq!(ports(&group, 1)[0], 1);
     }
 
     #[test]
     fn a_server_that_loops_is_not_asked() {
-        let group = group();
-        assert!(!group[1].set_loops(true));
+        let group = group(Policy::Fastest);
+        assert!(!group.list[1].set_loops(true));
         assert_eq!(ports(&group, 1), [1, 3]);
-        assert!(group[1].set_loops(false));
+        assert!(group.list[1].set_loops(false));
         assert_eq!(ports(&group, 1), [1, 2, 3]);
     }
 

@@ -70,7 +70,7 @@ async fn ask(table: &Value, case: &Value) -> Result<(), String> {
     step(&mut fixture, case);
     let mut settings = settings(&fixture)?;
     let upstream = upstream(&fixture["config"]).await;
-    settings.forwarding.upstreams = upstream.iter().map(|upstream| upstream.address).collect();
+    settings.forwarding = Forwarding::to(upstream.iter().map(|upstream| upstream.address));
     let world = fixture::world(&fixture)?;
     let server = if fixture["config"]["synced"] == false {
         let hub = portolan_catalog::Hub::new(portolan_model::Version::first(0));

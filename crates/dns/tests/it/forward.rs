@@ -15,7 +15,7 @@ use domain::base::{
     iana::{OptRcode, Rcode},
     opt::AllOptData,
 };
-use portolan_dns::{CacheSettings, Config, Forwarding, Settings, StartError, Stub, Zone, start};
+use portolan_dns::{CacheSettings, Config, Forwarding, Group, Settings, StartError, Zone, start};
 use portolan_model::Transport;
 use portolan_runtime::{Metrics, Readiness, Shutdown, SystemClock, Tasks};
 use portolan_testkit::{Live, World, cluster_ip, external_name, port};
@@ -41,7 +41,7 @@ fn world() -> World {
 }
 
 fn forwarding(upstreams: &[SocketAddr]) -> Forwarding {
-    Forwarding { upstreams: upstreams.to_vec(), ..Forwarding::default() }
+    Forwarding::to(upstreams.iter().copied())
 }
 
 async fn server(forwarding: Forwarding) -> Server {
@@ -320,22 +320,22 @@ async fn stubs_take_their_zones() {
     let deep = Upstream::start(saying("192.0.2.3")).await;
     let ours = Upstream::start(saying("192.0.2.4")).await;
     let zone = |text: &str| Zone::new(text).unwrap().apex;
-    let stub = |name: &str, upstream: &Upstream| Stub {
-        zone: zone(name),
-        upstreams: vec![upstream.address],
-    };
+    let stub = |name: &str, upstream: &Upstream| Group::new(zone(name), [upstream.address]);
     let stubs = vec![
-        stub("corp.example", &corp),
+        Group { except: vec![zone("not.corp.example")], ..stub("corp.example", &corp) },
         stub("deep.corp.example", &deep),
         stub("legacy.svc.cluster.local", &ours),
     ];
-    let server = server(Forwarding { stubs, ..forwarding(&[default.address]) }).await;
+    let mut forwarding = forwarding(&[default.address]);
+    forwarding.groups.extend(stubs);
+    let server = server(forwarding).await;
     for (name, expected) in [
         ("www.example.org", "NOERROR 192.0.2.1"),
         ("corp.example", "NOERROR 192.0.2.2"),
         ("A.B.Corp.Example", "NOERROR 192.0.2.2"),
         ("x.deep.corp.example", "NOERROR 192.0.2.3"),
         ("notcorp.example", "NOERROR 192.0.2.1"),
+        ("a.not.corp.example", "NOERROR 192.0.2.1"),
         ("db.legacy.svc.cluster.local", "NOERROR 192.0.2.4"),
         ("web.demo.svc.cluster.local", "NOERROR 10.0.0.1"),
     ] {
@@ -344,8 +344,8 @@ async fn stubs_take_their_zones() {
     server.stop().await;
 
     // Stubs alone: everything else stays refused.
-    let stubs = vec![stub("corp.example", &corp)];
-    let server = self::server(Forwarding { stubs, ..Forwarding::default() }).await;
+    let groups = vec![stub("corp.example", &corp)];
+    let server = self::server(Forwarding { groups, ..Forwarding::default() }).await;
     for (name, expected) in [("corp.example", "NOERROR 192.0.2.2"), ("www.example.org", "REFUSED")]
     {
         assert_eq!(short(&over_udp(&server, &Ask::new(name, Rtype::A)).await), expected, "{name}");

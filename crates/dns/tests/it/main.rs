@@ -9,5 +9,6 @@ mod dot;
 mod face;
 mod forward;
 mod sockets;
+mod stages;
 mod transfer;
 mod upstream;

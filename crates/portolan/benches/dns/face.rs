@@ -19,11 +19,12 @@ async fn serve(kubeconfig: &str, listen: &str, upstream: &str) {
     let clock: Arc<dyn portolan_runtime::Clock> = Arc::new(SystemClock);
     let (readiness, tasks) = (Readiness::new(), Tasks::new(Shutdown::new()));
     let mut settings = portolan_dns::Settings::default();
-    settings.forwarding.upstreams = vec![upstream.parse().unwrap()];
+    settings.forwarding = portolan_dns::Forwarding::to([upstream.parse().unwrap()]);
     let config = portolan_dns::Config {
         listen: vec![listen.parse().unwrap()],
         workers: std::num::NonZeroUsize::new(1),
         settings,
+        ..portolan_dns::Config::default()
     };
     let metrics = Metrics::new();
     let face =

@@ -1,0 +1,228 @@
+//! The general path of a query: server blocks, and the stages of each in one order.
+//!
+//! ```text
+//!   query --deepest zone--> block: stage --> stage --> ... --> forward
+//!                                    |  answers, refuses, asks others
+//!                                    v
+//!   reply <-- what the stages that were passed change of it, in turn
+//! ```
+//!
+//! The order is [`ORDER`], whatever order a file has: it is CoreDNS' plugin.cfg, which
+//! is what makes a Corefile mean here what it means there. A stage looks at a request
+//! and says what comes of it ([`Step`]); it is a pure function of the request and the
+//! names. Only the walk waits for others. Since each step says why, `dig +trace` is
+//! the same walk with its steps written down.
+//!
+//! A block that has nothing but Services and upstream servers is *direct*: its
+//! queries need no walk, and take the short way in [`crate::responder`].
+
+mod acl;
+mod any;
+mod autopath;
+mod build;
+mod forward;
+mod header;
+mod hosts;
+mod kubernetes;
+mod limit;
+mod local;
+mod log;
+mod manners;
+mod record_text;
+mod request;
+mod rewrite;
+mod template;
+mod template_text;
+mod walk;
+
+use std::fmt;
+
+pub(crate) use self::{
+    build::{Built, Parts, build},
+    hosts::HostsFile,
+    log::write as write_log,
+    request::{Body, Request, Response, sections},
+    rewrite::check as check_rewrite,
+    template_text::check as check_template,
+    walk::{Outcome, Walk},
+};
+use crate::{
+    config::ZoneName,
+    forward::{Ask, Forwarder},
+    message::Question,
+    name::{DnsName, Rr},
+    names::Names,
+    settings::Zone,
+};
+
+/// Stages from first to last. `cache` is part of `forward`, as our own zones are
+/// never cached.
+const ORDER: [&str; 16] = [
+    "bufsize",
+    "limit",
+    "log",
+    "local",
+    "any",
+    "loadbalance",
+    "rewrite",
+    "autopath",
+    "acl",
+    "header",
+    "minimal",
+    "template",
+    "hosts",
+    "k8s_external",
+    "kubernetes",
+    "forward",
+];
+
+/// What a stage makes of a request.
+pub(crate) enum Step {
+    /// It answers.
+    Answer(Response),
+    /// The next stage is asked, with the request as it is now.
+    Next(&'static str),
+    /// It refuses: result code, extended error, and why.
+    Refuse(Refused),
+    /// There is no reply.
+    Drop(&'static str),
+    /// Others are asked.
+    Ask(Forwarder, Ask),
+    /// The answer so far leads to another name, whose answer is put behind it.
+    Chase(Chase),
+    /// The next stages are asked for these names, until one of them exists.
+    Search(Vec<DnsName>),
+}
+
+/// A refusal.
+pub(crate) struct Refused {
+    pub(crate) rcode: u16,
+    /// Extended error (RFC 8914).
+    pub(crate) error: Option<(u16, String)>,
+    pub(crate) why: &'static str,
+}
+
+/// An alias that leads out of what a stage knows.
+pub(crate) struct Chase {
+    pub(crate) aliases: Vec<Rr>,
+    pub(crate) target: DnsName,
+    /// Whether the result code is that of the end of the chain.
+    pub(crate) follows_rcode: bool,
+}
+
+/// A part of the general path.
+pub(crate) trait Stage: fmt::Debug + Send + Sync {
+    /// As in [`ORDER`].
+    fn name(&self) -> &'static str;
+
+    /// Looks at a request on its way in, and may change it.
+    fn enter(&self, request: &mut Request, names: &Names) -> Step;
+
+    /// Whether the short way does what it does.
+    fn is_plain(&self) -> bool {
+        true
+    }
+
+    /// Looks at the answer on its way out, and may change it.
+    fn leave(&self, _request: &Request, _response: &mut Response) {}
+}
+
+/// One server block at work.
+#[derive(Debug)]
+pub(crate) struct Block {
+    zones: Vec<ZoneName>,
+    stages: Vec<Box<dyn Stage>>,
+    forwarder: Option<Forwarder>,
+    direct: bool,
+    errors: Option<log::Errors>,
+}
+
+impl Block {
+    /// Whether its queries need no walk.
+    pub(crate) fn is_direct(&self) -> bool {
+        self.direct
+    }
+
+    /// The deepest of its zones that holds a name.
+    pub(crate) fn zone_of(&self, name: &DnsName) -> Option<&ZoneName> {
+        crate::config::zone_of(&self.zones, name)
+    }
+
+    /// Who is asked for names that are not ours.
+    pub(crate) fn forwarder(&self) -> Option<&Forwarder> {
+        self.forwarder.as_ref()
+    }
+
+    /// Takes note of a failure.
+    pub(crate) fn failed(&self, question: &Question, why: &str) {
+        if let Some(errors) = &self.errors {
+            errors.note(question, why);
+        }
+    }
+}
+
+/// All server blocks.
+#[derive(Debug, Default)]
+pub(crate) struct Chain {
+    blocks: Vec<Block>,
+}
+
+impl Chain {
+    /// One block for all names, that has nothing but Services and these servers.
+    pub(crate) fn direct(forwarder: Option<Forwarder>) -> Self {
+        let zones = vec![ZoneName::root()];
+        Self {
+            blocks: vec![Block {
+                zones,
+                stages: Vec::new(),
+                forwarder,
+                direct: true,
+                errors: Some(log::Errors::default()),
+            }],
+        }
+    }
+
+    /// The block of a name: the one with the deepest zone. The parent answers for DS
+    /// (RFC 4035, 3.1.4.1), so its block is asked where there is one.
+    pub(crate) fn block_of(&self, question: &Question) -> Option<&Block> {
+        use domain::base::iana::Rtype;
+        let depth = |block: &Block, strictly: bool| {
+            let name = &question.name;
+            let holds =
+                |zone: &&ZoneName| name.ends_with(&zone.0) && !(strictly && *name == zone.0);
+            let zones = block.zones.iter().filter(holds);
+            zones.map(|zone| zone.0.label_count()).max()
+        };
+        let deepest = |strictly: bool| {
+            let holding =
+                self.blocks.iter().filter_map(|block| Some((depth(block, strictly)?, block)));
+            holding.max_by_key(|(depth, _)| *depth).map(|(_, block)| block)
+        };
+        match question.kind {
+            Rtype::DS => deepest(true).or_else(|| deepest(false)),
+            _ => deepest(false),
+        }
+    }
+
+    /// Whether no name in these zones needs a walk.
+    fn is_direct_for(&self, zones: &[Zone]) -> bool {
+        let held = |zone: &Zone| {
+            let holding = self.blocks.iter().filter_map(|block| {
+                let depth = |own: &ZoneName| own.0.label_count();
+                Some((block.zone_of(&zone.apex).map(depth)?, block))
+            });
+            let deepest = holding.max_by_key(|(depth, _)| *depth);
+            deepest.is_some_and(|(_, block)| block.is_direct())
+        };
+        let walked = self.blocks.iter().filter(|block| !block.is_direct());
+        let mut below = walked.flat_map(|block| &block.zones);
+        zones.iter().all(held)
+            && !below.any(|own| zones.iter().any(|zone| own.0.ends_with(&zone.apex)))
+    }
+
+    /// Whether a query of ours to find loops has come back.
+    pub(crate) fn came_back(&self, name: &DnsName) -> bool {
+        let mut forwarders = self.blocks.iter().filter_map(Block::forwarder);
+        forwarders.any(|forwarder| forwarder.came_back(name))
+    }
+}
