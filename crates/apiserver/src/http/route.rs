@@ -231,7 +231,7 @@ mod tests {
             ("/openapi/v3/apis/apps/v1", Route::OpenApi("apis/apps/v1".into())),
             ("/api", Route::Discovery(Discovery::Core)),
             ("/apis/apps", Route::Discovery(Discovery::Group("apps".into()))),
-            ("/etc/passwd", Route::Unknown),
+            ("/etc/passwd", Route::Nowhere),
         ] {
             assert_eq!(parse(path), expected, "{path}");
         }

@@ -3,7 +3,7 @@
 use std::str::FromStr;
 
 use bytes::Bytes;
-use http::{HeaderMap, Method};
+use http::{HeaderMap, Method, header};
 use hyper::upgrade::OnUpgrade;
 use serde_json::Value;
 
@@ -76,14 +76,20 @@ impl Request<'_> {
             return answer;
         }
         // With refusals too.
-        let (answer, warnings) = match answer {
+        let (mut answer, warnings) = match answer {
             Ok(answer) => (answer, Vec::new()),
             Err(mut status) => {
                 let warnings = std::mem::take(&mut status.warnings);
                 (respond::status(&status), warnings)
             }
         };
-        let answer = respond::warn(answer, &[deprecated.to_owned()]);
+        // Before all others.
+        let said: Vec<_> = answer.headers().get_all(header::WARNING).iter().cloned().collect();
+        answer.headers_mut().remove(header::WARNING);
+        let mut answer = respond::warn(answer, &[deprecated.to_owned()]);
+        for warning in said {
+            answer.headers_mut().append(header::WARNING, warning);
+        }
         Ok(respond::warn(answer, &warnings))
     }
 

@@ -226,7 +226,9 @@ fn hidden_variables(found: &mut Vec<String>, field: &str, container: &Value) {
 }
 
 fn ports(found: &mut Vec<String>, containers: &[(String, &Value)]) {
-    let mut seen: HashMap<(i64, &str), Vec<(String, &str, i64)>> = HashMap::new();
+    /// Where a port is, with its host IP and host port.
+    type Place<'p> = (String, &'p str, i64);
+    let mut seen: HashMap<(i64, &str), Vec<Place<'_>>> = HashMap::new();
     for (field, container) in containers {
         for (index, port) in list(container, &["ports"]).iter().enumerate() {
             let field = format!("{field}.ports[{index}]");

@@ -364,8 +364,9 @@ fn deployments_are_refused() {
             ),
             (
                 json!({"spec": {"strategy": {"rollingUpdate": {"maxUnavailable": "101%"}}}}),
-                &["spec.strategy.rollingUpdate.maxUnavailable: Invalid value: \"101%\": must not \
-                   be greater than 100%"],
+                &["spec.strategy.rollingUpdate.maxUnavailable: Invalid value: \
+                   intstr.IntOrString{Type:1, IntVal:0, StrVal:\"101%\"}: must not be greater \
+                   than 100%"],
             ),
             (
                 json!({"spec": {"progressDeadlineSeconds": 5, "minReadySeconds": 5}}),
