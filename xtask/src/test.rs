@@ -1,9 +1,8 @@
 //! `cargo xtask test`: what the README tells a newcomer to run.
 //!
-//! The tests drive the real binary with real clients, so the binary is built
-//! first and the clients are looked for: on PATH, else from Debian's packages
-//! where we may install them. A client that cannot be had is a failure, not a
-//! skip.
+//! The tests drive the real binary with real clients, which are looked for
+//! first: on PATH, else from Debian's packages where we may install them. A
+//! client that cannot be had is a failure, not a skip.
 
 use std::{path::PathBuf, process::Command};
 
@@ -31,7 +30,9 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
     for tool in &TOOLS {
         provide(tool)?;
     }
-    must(cargo().args(["build", "--locked", "-p", "portolan"]))?;
+    // Cargo builds the binary for the tests that drive it. A build of its own before would have
+    // other features of some dependencies (a development dependency adds to them), and so compile
+    // half of them twice.
     let mut tests = cargo();
     tests.args(["test", "--locked", "--workspace"]).args(args);
     must(&mut tests)
