@@ -79,8 +79,8 @@ impl Continue {
             return Err(bad(&format!("encoded start key empty (version {VERSION})")));
         }
         let after = start.strip_prefix('/').unwrap_or(start);
-        // A path that leaves its place is no key.
-        if after.split('/').any(|part| matches!(part, "" | "." | "..")) {
+        // A path that leaves its place is no key. All of it, `/`, is one (`path.Clean`).
+        if !after.is_empty() && after.split('/').any(|part| matches!(part, "" | "." | "..")) {
             return Err(bad(start));
         }
         let after = after.strip_suffix('\0').unwrap_or(after).to_owned();

@@ -332,6 +332,7 @@ impl Request<'_> {
     pub(crate) fn delete_options(&self) -> Result<DeleteOptions, Status> {
         let mut options = Value::Null;
         if !self.body.is_empty() {
+            body::encoding(self.headers)?;
             let object = body::object(self.headers, &self.body, "DeleteOptions");
             // Upstream did not foresee bad options of a delete.
             options = object.map_err(|s| Status { code: 500, reason: "", ..s })?;

@@ -23,9 +23,7 @@ async fn every_refusal_is_a_status() {
     api.create(&kinds::CONFIG_MAPS, "default", config_map("there")).await.unwrap();
     let there = format!("{CONFIG_MAPS}/there");
     for (method, path, body, code, reason) in [
-        (Method::GET, "/nowhere", None, 404, "NotFound"),
         (Method::GET, "/api/v1/nothing", None, 404, "NotFound"),
-        (Method::GET, "/apis/no.group/v1/things", None, 404, "NotFound"),
         (Method::GET, "/api/v1/namespaces/default/configmaps/x", None, 404, "NotFound"),
         (Method::GET, "/api/v1/namespaces/default/pods/x/exec", None, 501, "NotImplemented"),
         (Method::POST, &there, Some("{}"), 405, "MethodNotAllowed"),
@@ -91,6 +89,17 @@ async fn every_refusal_is_a_status() {
     assert_eq!(answer(request).await.0, 406);
     let (_, list) = api.get(CONFIG_MAPS).await;
     assert_eq!(names(&list), ["there"], "nothing refused was stored");
+}
+
+/// As upstream's outer dispatcher says it, which knows no Status.
+#[tokio::test]
+async fn where_nothing_is_plain_text_says_so() {
+    let api = Api::start().await;
+    for path in ["/nowhere", "/apis/no.group/v1/things"] {
+        let answer = api.request(Method::GET, path).send().await.unwrap();
+        assert_eq!(answer.status(), 404, "{path}");
+        assert_eq!(answer.text().await.unwrap(), "404 page not found\n", "{path}");
+    }
 }
 
 #[tokio::test]

