@@ -9,7 +9,7 @@ use std::{
     collections::HashMap,
     net::IpAddr,
     sync::{Mutex, PoisonError},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use super::{Refused, Request, Stage, Step};
@@ -19,17 +19,39 @@ use crate::{config::LimitConfig, names::Names, wire::Rcode};
 /// those that have been quiet make room, and if none has, newcomers are not limited.
 const CLIENTS_MAX: usize = 65_536;
 
+/// How often room is looked for in a full table. Looking for it at each newcomer would let a
+/// flood of forged addresses cost a walk through the table per query.
+const SWEEP_PAUSE: Duration = Duration::from_secs(1);
+
 #[derive(Clone, Copy, Debug)]
 struct Bucket {
     queries: f64,
     at: Instant,
 }
 
+#[derive(Debug, Default)]
+struct Clients {
+    buckets: HashMap<IpAddr, Bucket>,
+    swept: Option<Instant>,
+}
+
+impl Clients {
+    /// Whether there is room for one more. `is_quiet` tells who makes room.
+    fn has_room(&mut self, now: Instant, is_quiet: impl Fn(&Bucket) -> bool) -> bool {
+        let is_due = self.swept.is_none_or(|swept| now >= swept + SWEEP_PAUSE);
+        if self.buckets.len() >= CLIENTS_MAX && is_due {
+            self.swept = Some(now);
+            self.buckets.retain(|_, bucket| !is_quiet(bucket));
+        }
+        self.buckets.len() < CLIENTS_MAX
+    }
+}
+
 /// The stage.
 #[derive(Debug)]
 pub(crate) struct Limit {
     config: LimitConfig,
-    clients: Mutex<HashMap<IpAddr, Bucket>>,
+    clients: Mutex<Clients>,
 }
 
 impl Limit {
@@ -46,13 +68,13 @@ impl Limit {
             (bucket.queries + since * rate).min(burst.max(1.0))
         };
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
-        if clients.len() >= CLIENTS_MAX && !clients.contains_key(&client) {
-            clients.retain(|_, bucket| filled(bucket) < burst);
-            if clients.len() >= CLIENTS_MAX {
-                return true;
-            }
+        if !clients.buckets.contains_key(&client)
+            && !clients.has_room(now, |bucket| filled(bucket) >= burst)
+        {
+            return true;
         }
-        let bucket = clients.entry(client).or_insert(Bucket { queries: burst.max(1.0), at: now });
+        let bucket =
+            clients.buckets.entry(client).or_insert(Bucket { queries: burst.max(1.0), at: now });
         bucket.queries = filled(bucket);
         bucket.at = now;
         let allowed = bucket.queries >= 1.0;
@@ -86,8 +108,6 @@ impl Stage for Limit {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]
@@ -123,9 +143,9 @@ mod tests {
         for number in 0..u32::try_from(2 * CLIENTS_MAX).unwrap() {
             assert!(limit.allows(std::net::Ipv4Addr::from(number).into(), start));
         }
-        assert!(limit.clients.lock().unwrap().len() <= CLIENTS_MAX);
+        assert!(limit.clients.lock().unwrap().buckets.len() <= CLIENTS_MAX);
         // Room is made by those that were quiet.
         assert!(limit.allows([255, 0, 0, 1].into(), start + Duration::from_secs(5)));
-        assert_eq!(limit.clients.lock().unwrap().len(), 1);
+        assert_eq!(limit.clients.lock().unwrap().buckets.len(), 1);
     }
 }
