@@ -128,7 +128,8 @@ pub struct Cause {
 }
 
 impl PatchError {
-    /// The HTTP status under which an API server answers this error: 400, 413 or 422.
+    /// The HTTP status under which an API server answers this error: 400, 413, 422, or 500 for what
+    /// upstream did not foresee.
     #[must_use]
     pub fn code(&self) -> u16 {
         match self {

@@ -25,7 +25,8 @@ async fn every_refusal_is_a_status() {
     for (method, path, body, code, reason) in [
         (Method::GET, "/api/v1/nothing", None, 404, "NotFound"),
         (Method::GET, "/api/v1/namespaces/default/configmaps/x", None, 404, "NotFound"),
-        (Method::GET, "/api/v1/namespaces/default/pods/x/exec", None, 501, "NotImplemented"),
+        (Method::GET, "/api/v1/namespaces/default/pods/x/exec", None, 404, "NotFound"),
+        (Method::GET, "/api/v1/namespaces/default/pods/x/proxy", None, 501, "NotImplemented"),
         (Method::POST, &there, Some("{}"), 405, "MethodNotAllowed"),
         (Method::PUT, CONFIG_MAPS, Some("{}"), 405, "MethodNotAllowed"),
         (Method::POST, CONFIG_MAPS, Some("{"), 400, "BadRequest"),

@@ -329,6 +329,7 @@ fn kept(config: &CacheConfig) -> CacheSettings {
         zones: names(&config.zones),
         success_except: names(&config.success.except),
         denial_except: names(&config.denial.except),
+        caps_ttl: true,
         keep_ttl: config.keepttl,
     }
 }

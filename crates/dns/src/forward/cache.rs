@@ -137,7 +137,8 @@ impl Cache {
             Some(Lifetime::Denial(_)) => self.settings.denial,
             Some(Lifetime::Failure) | None => Bounds { min: 0, max: u32::MAX },
         };
-        Told::Aged(age, bounds)
+        let max = if self.settings.caps_ttl { bounds.max } else { u32::MAX };
+        Told::Aged(age, Bounds { max, ..bounds })
     }
 
     fn shard(&self, key: &[u8]) -> Option<&Mutex<Shard>> {
@@ -320,7 +321,7 @@ mod tests {
 
     #[test]
     fn fresh_then_stale_then_gone() {
-        let bounds = CacheSettings::default().success;
+        let bounds = Bounds { max: u32::MAX, ..CacheSettings::default().success };
         let cache = cache(1 << 20, 60, false);
         cache.put(&key(1), &reply(100, 0), 1000);
         let fresh = |age| Some((State::Fresh, Told::Aged(age, bounds)));

@@ -140,6 +140,9 @@ pub struct CacheSettings {
     pub success_except: Vec<DnsName>,
     /// Zones of which no denials are kept.
     pub denial_except: Vec<DnsName>,
+    /// Whether clients are told no longer TTL than that for which a reply is kept, at
+    /// first too. CoreDNS does so where it has a cache.
+    pub caps_ttl: bool,
     /// Whether clients are told the TTL as it came.
     pub keep_ttl: bool,
 }
@@ -163,6 +166,7 @@ impl Default for CacheSettings {
             zones: Vec::new(),
             success_except: Vec::new(),
             denial_except: Vec::new(),
+            caps_ttl: false,
             keep_ttl: false,
         }
     }

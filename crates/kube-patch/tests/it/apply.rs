@@ -98,17 +98,17 @@ fn refusals() {
     check(
         None,
         &twice,
-        400,
+        500,
         "(/p; v1, Kind=Pod): .spec.containers: duplicate entries for key [name=\"a\"]",
     );
     check(
         None,
         &pod(json!({"containers": [{"image": "a"}]})),
-        400,
+        500,
         "omits all key fields [\"name\"]",
     );
-    check(None, &pod(json!({"containers": [1]})), 400, "may not have non-map elements");
-    check(None, &pod(json!({"containers": [{"name": {"a": "b"}}]})), 400, "\"name\" is no scalar");
+    check(None, &pod(json!({"containers": [1]})), 500, "may not have non-map elements");
+    check(None, &pod(json!({"containers": [{"name": {"a": "b"}}]})), 500, "\"name\" is no scalar");
     let broken = json!({"metadata": {"managedFields": [{"manager": "x"}]}});
     check(Some(&broken), &pod(json!({})), 500, "operation must be `Apply` or `Update`");
 }
