@@ -51,7 +51,7 @@ pub struct Connection {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run everything in one process, on the embedded cluster
-    Up(UpArgs),
+    Up(Box<UpArgs>),
     /// Run the embedded Kubernetes API and its controllers alone
     Cluster(ClusterArgs),
     /// List services, instances, endpoints, nodes, sources or versions

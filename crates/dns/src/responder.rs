@@ -51,6 +51,8 @@ pub(crate) enum Met {
 }
 
 /// A query that waits for others.
+// It is always boxed.
+#[allow(clippy::large_enum_variant)]
 pub(crate) enum Later {
     /// In a direct block.
     Direct(Asked, Forwarder, Pending),

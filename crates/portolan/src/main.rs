@@ -85,7 +85,7 @@ async fn run(cli: Cli, outside: Option<outside::Outside>) -> Exit {
         None => {}
     }
     let ended = match cli.command {
-        Command::Up(args) => up::run(up::Wanted::everything(args), outside, &mut output).await,
+        Command::Up(args) => up::run(up::Wanted::everything(*args), outside, &mut output).await,
         Command::Cluster(args) => {
             up::run(up::Wanted::cluster_alone(args), outside, &mut output).await
         }

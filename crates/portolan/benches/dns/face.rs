@@ -18,8 +18,10 @@ async fn serve(kubeconfig: &str, listen: &str, upstream: &str) {
     let hub = Hub::new(Version::first(1));
     let clock: Arc<dyn portolan_runtime::Clock> = Arc::new(SystemClock);
     let (readiness, tasks) = (Readiness::new(), Tasks::new(Shutdown::new()));
-    let mut settings = portolan_dns::Settings::default();
-    settings.forwarding = portolan_dns::Forwarding::to([upstream.parse().unwrap()]);
+    let settings = portolan_dns::Settings {
+        forwarding: portolan_dns::Forwarding::to([upstream.parse().unwrap()]),
+        ..Default::default()
+    };
     let config = portolan_dns::Config {
         listen: vec![listen.parse().unwrap()],
         workers: std::num::NonZeroUsize::new(1),
