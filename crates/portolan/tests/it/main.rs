@@ -10,6 +10,7 @@ mod abuse;
 mod api;
 mod bad_input;
 mod cli;
+mod corefile;
 mod demo;
 mod exec;
 mod harness;
