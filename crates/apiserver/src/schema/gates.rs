@@ -26,8 +26,6 @@ const OF_PODS: [&str; 9] = [
 /// Of other kinds.
 fn of_kind(kind: &Kind) -> &'static [&'static str] {
     match (kind.group, kind.kind) {
-        // CoordinatedLeaderElection
-        ("coordination.k8s.io", "Lease") => &["spec.strategy", "spec.preferredHolder"],
         // MaxUnavailableStatefulSet
         ("apps", "StatefulSet") => &["spec.updateStrategy.rollingUpdate.maxUnavailable"],
         // PreferSameTrafficDistribution; the topology is what v1 calls nodeName and zone
@@ -107,8 +105,8 @@ mod tests {
                 {"name": "b", "lifecycle": {"preStop": {}}, "resources": {}}],
             "volumes": [{"name": "e"}]}});
         assert_eq!(pod, expected);
-        let mut lease = json!({"spec": {"strategy": "x", "holderIdentity": "y"}});
-        drop(&kinds::LEASES, &mut lease);
-        assert_eq!(lease, json!({"spec": {"holderIdentity": "y"}}));
+        let mut set = json!({"status": {"terminatingReplicas": 1, "replicas": 2}});
+        drop(&kinds::REPLICA_SETS, &mut set);
+        assert_eq!(set, json!({"status": {"replicas": 2}}));
     }
 }
