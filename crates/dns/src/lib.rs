@@ -24,6 +24,7 @@
 
 mod address_book;
 mod answer;
+mod bearing;
 mod chain;
 mod compiled;
 pub mod config;
@@ -51,6 +52,7 @@ mod udp;
 mod wire;
 
 pub use answer::{Answer, Failure, Refusal, answer};
+pub use bearing::Bearing;
 pub use dot::{Tls, TlsError};
 pub use forward::{Bounds, CacheSettings, Forwarding, Group, Server, TlsServer};
 pub use message::{Question, Rejection};

@@ -156,17 +156,24 @@ impl Running {
         let mut generation = self.generation.lock().unwrap_or_else(PoisonError::into_inner);
         generation.cancel();
         *generation = self.tasks.shutdown().child_token();
-        watch_hosts(hosts, &self.tasks, &generation);
         self.chain.store(Arc::new(chain));
         self.settings.send_replace(Arc::new(settings));
+        watch_hosts(hosts, &self.tasks, &generation, &self.chain, &self.settings);
         Ok(())
     }
 }
 
-/// Looks at lists of hosts again and again.
-fn watch_hosts(files: Vec<HostsFile>, tasks: &Tasks, until: &Shutdown) {
+/// Looks at lists of hosts again and again. Names of ours in them switch compiled answers
+/// off.
+fn watch_hosts(
+    files: Vec<HostsFile>,
+    tasks: &Tasks,
+    until: &Shutdown,
+    chain: &Arc<ArcSwap<Chain>>,
+    settings: &watch::Sender<Arc<Settings>>,
+) {
     for file in files.into_iter().filter(|file| !file.reload.is_zero()) {
-        let until = until.clone();
+        let (until, chain, settings) = (until.clone(), chain.clone(), settings.clone());
         tasks.spawn("dns hosts", async move {
             let mut seen = None;
             while until.run_until_cancelled(tokio::time::sleep(file.reload)).await.is_some() {
@@ -179,6 +186,14 @@ fn watch_hosts(files: Vec<HostsFile>, tasks: &Tasks, until: &Shutdown) {
                 let file = file.clone();
                 // Its only failure is a panic, which is logged where it happens.
                 tokio::task::spawn_blocking(move || file.refresh()).await.ok();
+                settings.send_if_modified(|settings| {
+                    let stages = chain.load().bearing(&settings.zones);
+                    let changed = stages != settings.stages;
+                    if changed {
+                        *settings = Arc::new(Settings { stages, ..(**settings).clone() });
+                    }
+                    changed
+                });
             }
         });
     }
@@ -228,10 +243,10 @@ pub async fn start(
         }
     };
     let generation = tasks.shutdown().child_token();
-    watch_hosts(built.hosts, tasks, &generation);
     let settings = Arc::new(built.settings);
     let (reconfigured, settings_now) = watch::channel(settings.clone());
     let chain = Arc::new(ArcSwap::from_pointee(built.chain));
+    watch_hosts(built.hosts, tasks, &generation, &chain, &reconfigured);
 
     let mut subscriber = hub.subscribe();
     let snapshot =

@@ -8,6 +8,7 @@ use std::{
 use portolan_model::{Name, Selector};
 
 use crate::{
+    bearing::Bearing,
     forward::Forwarding,
     name::{DnsName, depth, parse},
 };
@@ -201,9 +202,9 @@ pub struct Settings {
     pub transfer_to: TransferTo,
     /// Who is asked for names that are not ours, where there are no server blocks.
     pub forwarding: Forwarding,
-    /// Whether queries for names of ours have to pass other stages first: then they are
-    /// not answered from what was made ready, only through [`crate::chain`].
-    pub stages: bool,
+    /// What of the names in zones of Services has to pass other stages: that is not
+    /// answered from what was made ready, only through [`crate::chain`].
+    pub stages: Bearing,
 }
 
 impl Default for Settings {
@@ -229,7 +230,7 @@ impl Default for Settings {
             external: ExternalSettings::default(),
             transfer_to: TransferTo::default(),
             forwarding: Forwarding::default(),
-            stages: false,
+            stages: Bearing::NOTHING,
         }
     }
 }

@@ -4,9 +4,11 @@ use std::net::IpAddr;
 
 use domain::base::iana::Rtype;
 
-use super::{Refused, Request, Response, Stage, Step};
+use super::{Refused, Request, Response, Stage, Step, bearing_of};
 use crate::{
+    bearing::Bearing,
     config::{AclAction, AclConfig, AclRule, zone_of},
+    name::DnsName,
     names::Names,
     wire::Rcode,
 };
@@ -22,6 +24,10 @@ pub(crate) struct Acl(pub(crate) Vec<AclConfig>);
 impl Stage for Acl {
     fn name(&self) -> &'static str {
         "acl"
+    }
+
+    fn bearing(&self, apex: &DnsName) -> Bearing {
+        bearing_of(self.0.iter().flat_map(|set| &set.zones), apex)
     }
 
     fn enter(&self, request: &mut Request, _: &Names) -> Step {

@@ -7,7 +7,11 @@ use domain::{
 };
 
 use super::{Request, Response, Stage, Step};
-use crate::{name::record, names::Names};
+use crate::{
+    bearing::Bearing,
+    name::{DnsName, record},
+    names::Names,
+};
 
 /// TTL of the answer, in seconds (CoreDNS).
 const TTL_SECONDS: u32 = 8482;
@@ -19,6 +23,10 @@ pub(crate) struct Any;
 impl Stage for Any {
     fn name(&self) -> &'static str {
         "any"
+    }
+
+    fn bearing(&self, _: &DnsName) -> Bearing {
+        Bearing::ANY
     }
 
     fn enter(&self, request: &mut Request, _: &Names) -> Step {

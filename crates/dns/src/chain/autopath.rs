@@ -8,8 +8,9 @@
 
 use domain::rdata::Cname;
 
-use super::{Request, Response, Stage, Step};
+use super::{Request, Response, Stage, Step, bearing_of};
 use crate::{
+    bearing::Bearing,
     config::{ZoneName, zone_of},
     name::{DnsName, depth, join, record},
     names::Names,
@@ -30,6 +31,14 @@ pub(crate) struct Autopath {
 impl Stage for Autopath {
     fn name(&self) -> &'static str {
         "autopath"
+    }
+
+    fn bearing(&self, apex: &DnsName) -> Bearing {
+        // A name that exists is the first of the path, and found as it was asked.
+        match bearing_of(&self.zones, apex) {
+            Bearing::NOTHING => Bearing::NOTHING,
+            _ => Bearing::DENIALS,
+        }
     }
 
     fn enter(&self, request: &mut Request, names: &Names) -> Step {

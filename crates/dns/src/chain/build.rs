@@ -17,7 +17,7 @@ use super::{
     header::Header,
     hosts::Hosts,
     hosts::HostsFile,
-    kubernetes::Kubernetes,
+    kubernetes::{K8S_EXTERNAL, Kubernetes},
     limit::Limit,
     local::Local,
     log::Errors,
@@ -82,22 +82,26 @@ pub(crate) fn build(
             zones: server.zones.clone(),
             // Names of Services are the same whichever block they are asked in, so a
             // block without them must take the general way.
-            direct: kubernetes == 1 && server.kubernetes.is_some() && is_plain(&stages),
+            direct: kubernetes == 1 && is_plain(server, &stages),
             stages,
             forwarder,
             errors: server.errors.then(Errors::default),
         });
     }
     let chain = Chain { blocks };
-    settings.stages = !chain.is_direct_for(&settings.zones);
+    settings.stages = chain.bearing(&settings.zones);
     Ok(Built { chain, settings, hosts })
 }
 
 /// Whether a block does no more than the short way does.
-fn is_plain(stages: &[Box<dyn Stage>]) -> bool {
+fn is_plain(server: &ServerConfig, stages: &[Box<dyn Stage>]) -> bool {
+    // The short way denies what it does not know; addresses have a kind of zone of
+    // their own for that.
+    let arpa = |zone: &ZoneName| zone.to_string().ends_with(".arpa.");
+    let denies = |config: &KubernetesConfig| config.fallthrough.zones.iter().all(arpa);
     let names: Vec<&str> = stages.iter().map(|stage| stage.name()).collect();
     matches!(names[..], ["loadbalance", "kubernetes"] | ["loadbalance", "kubernetes", "forward"])
-        && stages.iter().all(|stage| stage.is_plain())
+        && server.kubernetes.as_ref().is_some_and(denies)
 }
 
 /// The stages of a block, in order.
@@ -165,7 +169,7 @@ fn stages(
     }
     if let Some(config) = &server.k8s_external {
         stages.push(Box::new(Kubernetes {
-            name: "k8s_external",
+            name: K8S_EXTERNAL,
             zones: server.zones_of(&config.zones),
             fallthrough: config.fallthrough.clone(),
         }));

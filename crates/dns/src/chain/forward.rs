@@ -2,7 +2,9 @@
 
 use super::{Refused, Request, Stage, Step};
 use crate::{
+    bearing::Bearing,
     forward::{Ask, Forwarder},
+    name::DnsName,
     names::Names,
     wire::Rcode,
 };
@@ -14,6 +16,11 @@ pub(crate) struct Forward(pub(crate) Forwarder);
 impl Stage for Forward {
     fn name(&self) -> &'static str {
         "forward"
+    }
+
+    fn bearing(&self, _: &DnsName) -> Bearing {
+        // Names of ours do not come so far, or they fell through.
+        Bearing::NOTHING
     }
 
     fn enter(&self, request: &mut Request, _: &Names) -> Step {

@@ -12,8 +12,9 @@ use std::{
 use arc_swap::ArcSwap;
 use domain::{base::iana::Rtype, rdata::Ptr};
 
-use super::{Refused, Request, Response, Stage, Step};
+use super::{Refused, Request, Response, Stage, Step, bearing_of};
 use crate::{
+    bearing::Bearing,
     config::{Fallthrough, HostsConfig, ZoneName, zone_of},
     name::{DnsName, depth, folded_labels, parse, record},
     names::Names,
@@ -52,6 +53,13 @@ impl Table {
             }
         }
         table
+    }
+
+    /// Whether it has a name in a zone, or one for all in its place.
+    fn holds_below(&self, apex: &DnsName) -> bool {
+        let apex = folded_labels(apex).join(".");
+        let below = |key: &str| key.strip_suffix(&*apex).is_some_and(|rest| rest.ends_with('.'));
+        self.addresses.keys().any(|key| *key == apex || below(key))
     }
 
     /// The addresses of a name; of all in its place where there is a `*`.
@@ -132,6 +140,13 @@ impl Hosts {
         file.into_iter().flatten().chain(inline).collect()
     }
 
+    /// Whether it has a name in a zone.
+    fn holds_below(&self, apex: &DnsName) -> bool {
+        let file = self.file.as_ref();
+        self.inline.holds_below(apex)
+            || file.is_some_and(|file| file.table.load().holds_below(apex))
+    }
+
     fn names(&self, address: IpAddr) -> Vec<DnsName> {
         let of = |table: &Table| table.names.get(&address).cloned().unwrap_or_default();
         let file = self.file.as_ref().map(|file| of(&file.table.load()));
@@ -142,6 +157,16 @@ impl Hosts {
 impl Stage for Hosts {
     fn name(&self) -> &'static str {
         "hosts"
+    }
+
+    fn bearing(&self, apex: &DnsName) -> Bearing {
+        if bearing_of(&self.zones, apex) == Bearing::NOTHING {
+            return Bearing::NOTHING;
+        }
+        match self.fallthrough.passes(apex) && !self.holds_below(apex) {
+            true => Bearing::NOTHING,
+            false => Bearing::EVERYTHING,
+        }
     }
 
     fn enter(&self, request: &mut Request, _: &Names) -> Step {

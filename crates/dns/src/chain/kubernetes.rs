@@ -1,11 +1,16 @@
 //! `kubernetes` and `k8s_external`: what the catalog says.
 
-use super::{Chase, Request, Response, Stage, Step};
+use super::{Chase, Request, Response, Stage, Step, bearing_of, overlap};
 use crate::{
     answer::{Answer, Refusal, answer},
+    bearing::Bearing,
     config::{Fallthrough, ZoneName, zone_of},
+    name::DnsName,
     names::Names,
 };
+
+/// The stage for names as they are reached from outside.
+pub(super) const K8S_EXTERNAL: &str = "k8s_external";
 
 /// The stage of one block.
 #[derive(Debug)]
@@ -20,11 +25,18 @@ impl Stage for Kubernetes {
         self.name
     }
 
-    fn is_plain(&self) -> bool {
-        // The short way denies what it does not know; addresses have a kind of zone of
-        // their own for that.
-        let arpa = |zone: &ZoneName| zone.to_string().ends_with(".arpa.");
-        self.fallthrough.zones.iter().all(arpa)
+    fn bearing(&self, apex: &DnsName) -> Bearing {
+        if self.name == K8S_EXTERNAL {
+            return bearing_of(&self.zones, apex);
+        }
+        // Names that it does not hold are denied by nobody.
+        if zone_of(&self.zones, apex).is_none() {
+            return Bearing::EVERYTHING;
+        }
+        match self.fallthrough.zones.iter().any(|zone| overlap(&zone.0, apex)) {
+            true => Bearing::DENIALS,
+            false => Bearing::NOTHING,
+        }
     }
 
     fn enter(&self, request: &mut Request, names: &Names) -> Step {

@@ -10,6 +10,7 @@ use domain::{
 
 use super::{Body, Request, Response, Stage, Step};
 use crate::{
+    bearing::Bearing,
     name::{DnsName, Rr, parse, record},
     names::Names,
     wire::Rcode,
@@ -28,6 +29,10 @@ pub(crate) struct Local;
 impl Stage for Local {
     fn name(&self) -> &'static str {
         "local"
+    }
+
+    fn bearing(&self, _: &DnsName) -> Bearing {
+        Bearing::LOCALHOST
     }
 
     fn enter(&self, request: &mut Request, _: &Names) -> Step {

@@ -8,11 +8,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Request, Stage, Step};
+use super::{Request, Stage, Step, bearing_of};
 use crate::{
+    bearing::Bearing,
     config::{LogClass, LogConfig, zone_of},
     message::Question,
     metrics::Proto,
+    name::DnsName,
     names::Names,
     wire::Rcode,
 };
@@ -30,6 +32,10 @@ pub(crate) struct Log(pub(crate) Vec<Arc<LogConfig>>);
 impl Stage for Log {
     fn name(&self) -> &'static str {
         "log"
+    }
+
+    fn bearing(&self, apex: &DnsName) -> Bearing {
+        bearing_of(self.0.iter().flat_map(|rule| &rule.zones), apex)
     }
 
     fn enter(&self, request: &mut Request, _: &Names) -> Step {

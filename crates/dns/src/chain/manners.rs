@@ -1,7 +1,7 @@
 //! The small stages: how replies look.
 
 use super::{Request, Response, Stage, Step};
-use crate::{metrics::Proto, names::Names, wire::Rcode};
+use crate::{bearing::Bearing, metrics::Proto, name::DnsName, names::Names, wire::Rcode};
 
 /// `bufsize`: the longest reply over UDP.
 #[derive(Debug)]
@@ -30,6 +30,10 @@ impl Stage for Loadbalance {
         "loadbalance"
     }
 
+    fn bearing(&self, _: &DnsName) -> Bearing {
+        Bearing::NOTHING
+    }
+
     fn enter(&self, _: &mut Request, _: &Names) -> Step {
         Step::Next("addresses will be shuffled")
     }
@@ -46,6 +50,11 @@ pub(crate) struct Minimal;
 impl Stage for Minimal {
     fn name(&self) -> &'static str {
         "minimal"
+    }
+
+    fn bearing(&self, _: &DnsName) -> Bearing {
+        // Addresses have nothing beside them.
+        Bearing::ADDITIONAL
     }
 
     fn enter(&self, _: &mut Request, _: &Names) -> Step {

@@ -14,7 +14,9 @@
 //! the same walk with its steps written down.
 //!
 //! A block that has nothing but Services and upstream servers is *direct*: its
-//! queries need no walk, and take the short way in [`crate::responder`].
+//! queries need no walk, and take the short way in [`crate::responder`]. In all others
+//! stages say which answers about our own names they bear on ([`Bearing`]); the rest
+//! is answered from compiled bytes before anything here is asked.
 
 mod acl;
 mod any;
@@ -47,12 +49,13 @@ pub(crate) use self::{
     walk::{Outcome, Walk},
 };
 use crate::{
+    bearing::Bearing,
     config::ZoneName,
     forward::{Ask, Forwarder},
     message::Question,
     name::{DnsName, Rr},
     names::Names,
-    settings::Zone,
+    settings::{Zone, ZoneKind},
 };
 
 /// Stages from first to last. `cache` is part of `forward`, as our own zones are
@@ -110,6 +113,19 @@ pub(crate) struct Chase {
     pub(crate) follows_rcode: bool,
 }
 
+/// Whether a name can lie in both zones.
+pub(crate) fn overlap(one: &DnsName, other: &DnsName) -> bool {
+    one.ends_with(other) || other.ends_with(one)
+}
+
+/// Everything for zones in which names of a zone of Services can lie, else nothing.
+fn bearing_of<'z>(zones: impl IntoIterator<Item = &'z ZoneName>, apex: &DnsName) -> Bearing {
+    match zones.into_iter().any(|zone| overlap(&zone.0, apex)) {
+        true => Bearing::EVERYTHING,
+        false => Bearing::NOTHING,
+    }
+}
+
 /// A part of the general path.
 pub(crate) trait Stage: fmt::Debug + Send + Sync {
     /// As in [`ORDER`].
@@ -118,9 +134,9 @@ pub(crate) trait Stage: fmt::Debug + Send + Sync {
     /// Looks at a request on its way in, and may change it.
     fn enter(&self, request: &mut Request, names: &Names) -> Step;
 
-    /// Whether the short way does what it does.
-    fn is_plain(&self) -> bool {
-        true
+    /// What of the answers about names in a zone of Services it may change.
+    fn bearing(&self, _apex: &DnsName) -> Bearing {
+        Bearing::EVERYTHING
     }
 
     /// Looks at the answer on its way out, and may change it.
@@ -141,6 +157,19 @@ impl Block {
     /// Whether its queries need no walk.
     pub(crate) fn is_direct(&self) -> bool {
         self.direct
+    }
+
+    /// What of the names in a zone of Services has to go through its stages.
+    fn bearing(&self, apex: &DnsName) -> Bearing {
+        if self.direct {
+            return Bearing::NOTHING;
+        }
+        let has = |name: &str| self.stages.iter().any(|stage| stage.name() == name);
+        if !has("kubernetes") {
+            return Bearing::EVERYTHING;
+        }
+        let order = if has("loadbalance") { Bearing::NOTHING } else { Bearing::ORDER };
+        self.stages.iter().fold(order, |all, stage| all | stage.bearing(apex))
     }
 
     /// The deepest of its zones that holds a name.
@@ -204,20 +233,25 @@ impl Chain {
         }
     }
 
-    /// Whether no name in these zones needs a walk.
-    fn is_direct_for(&self, zones: &[Zone]) -> bool {
-        let held = |zone: &Zone| {
-            let holding = self.blocks.iter().filter_map(|block| {
-                let depth = |own: &ZoneName| own.0.label_count();
-                Some((block.zone_of(&zone.apex).map(depth)?, block))
-            });
-            let deepest = holding.max_by_key(|(depth, _)| *depth);
-            deepest.is_some_and(|(_, block)| block.is_direct())
+    /// What of the names in these zones of Services has to take the general way.
+    pub(crate) fn bearing(&self, zones: &[Zone]) -> Bearing {
+        let cluster = zones.iter().filter(|zone| zone.kind == ZoneKind::Cluster);
+        cluster.fold(Bearing::NOTHING, |all, zone| all | self.bearing_on(&zone.apex))
+    }
+
+    fn bearing_on(&self, apex: &DnsName) -> Bearing {
+        let depth = |own: &ZoneName| own.0.label_count();
+        let holding =
+            self.blocks.iter().filter_map(|block| Some((block.zone_of(apex).map(depth)?, block)));
+        let Some((_, holder)) = holding.max_by_key(|(depth, _)| *depth) else {
+            return Bearing::EVERYTHING;
         };
-        let walked = self.blocks.iter().filter(|block| !block.is_direct());
-        let mut below = walked.flat_map(|block| &block.zones);
-        zones.iter().all(held)
-            && !below.any(|own| zones.iter().any(|zone| own.0.ends_with(&zone.apex)))
+        // Names below may be another block's.
+        let mut others = self.blocks.iter().filter(|block| !std::ptr::eq(*block, holder));
+        if others.any(|block| block.zones.iter().any(|own| own.0.ends_with(apex))) {
+            return Bearing::EVERYTHING;
+        }
+        holder.bearing(apex)
     }
 
     /// Whether a query of ours to find loops has come back.

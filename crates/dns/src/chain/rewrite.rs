@@ -12,6 +12,7 @@ use domain::{
 
 use super::{Refused, Request, Response, Stage, Step};
 use crate::{
+    bearing::Bearing,
     config::{MatchKind, NameMatch, Pattern, RewriteConfig, RewriteRule},
     name::{DnsName, Rr, parse, text},
     names::Names,
@@ -113,6 +114,14 @@ impl Stage for Rewrite {
         "rewrite"
     }
 
+    fn bearing(&self, apex: &DnsName) -> Bearing {
+        let apex = text(apex).to_ascii_lowercase();
+        match self.0.iter().any(|config| may_match(&config.rule, &apex)) {
+            true => Bearing::EVERYTHING,
+            false => Bearing::NOTHING,
+        }
+    }
+
     fn enter(&self, request: &mut Request, _: &Names) -> Step {
         let mut any = false;
         for config in &self.0 {
@@ -154,6 +163,24 @@ impl Stage for Rewrite {
                 revert.apply(record);
             }
         }
+    }
+}
+
+/// Whether a rule may change questions for names that end in a text, or their answers.
+fn may_match(rule: &RewriteRule, apex: &str) -> bool {
+    let (RewriteRule::Name { matches, .. }
+    | RewriteRule::Ttl { matches, .. }
+    | RewriteRule::Rcode { matches, .. }) = rule
+    else {
+        return true;
+    };
+    match matches {
+        NameMatch::Text(MatchKind::Exact, name) => fully_qualified(name).ends_with(apex),
+        NameMatch::Text(MatchKind::Suffix, end) => {
+            let end = fully_qualified(end);
+            end.ends_with(apex) || apex.ends_with(&*end)
+        }
+        _ => true,
     }
 }
 

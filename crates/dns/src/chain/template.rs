@@ -4,12 +4,13 @@ use domain::base::iana::Rtype;
 use regex::Regex;
 
 use super::{
-    Body, Chase, Refused, Request, Response, Stage, Step, record_text,
+    Body, Chase, Refused, Request, Response, Stage, Step, bearing_of, record_text,
     template_text::{Data, Template},
 };
 use crate::{
+    bearing::Bearing,
     config::{Fallthrough, TemplateConfig, ZoneName, zone_of},
-    name::{Rr, text},
+    name::{DnsName, Rr, text},
     names::Names,
     wire::Rcode,
 };
@@ -66,6 +67,10 @@ impl Rule {
 impl Stage for Templates {
     fn name(&self) -> &'static str {
         "template"
+    }
+
+    fn bearing(&self, apex: &DnsName) -> Bearing {
+        bearing_of(self.0.iter().flat_map(|rule| &rule.zones), apex)
     }
 
     fn enter(&self, request: &mut Request, _: &Names) -> Step {

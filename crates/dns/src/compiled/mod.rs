@@ -38,6 +38,7 @@ use self::{
     table::Table,
 };
 use crate::{
+    bearing::Bearing,
     message::HEADER,
     name::depth,
     names::Names,
@@ -49,6 +50,9 @@ use crate::{
 /// Labels right below a zone that the general path is asked about, beside those of
 /// other origins. `hostmaster` is here for its bytes: the SOA could point to it.
 const BRANCHES: [&[u8]; 4] = [b"pod", b"dns", b"dns-version", b"hostmaster"];
+
+/// The label of names that `local` answers, in wire format.
+const LOCALHOST: &[u8] = b"\x09localhost";
 
 /// A pointer to the question's name (RFC 1035, 4.1.4).
 const TO_QUESTION: u16 = 0xc000 | HEADER as u16;
@@ -74,6 +78,8 @@ pub(crate) struct Compiled {
     /// Records of SOA type behind their owner; its names are cut off, they end in
     /// pointers.
     soa: Soa,
+    /// What has to go through stages.
+    stages: Bearing,
 }
 
 #[derive(Debug)]
@@ -136,7 +142,19 @@ impl Compiled {
 
     fn refresh(&mut self, names: &Names) {
         self.origins = names.folded.origins().map(|origin| origin.as_bytes().into()).collect();
+        self.stages = names.settings().stages;
         self.soa = Soa { ttl: names.settings().negative_ttl_seconds, serial: names.serial };
+    }
+
+    /// Whether no stage has to see a query.
+    fn may_reply(&self, query: &RawQuery<'_>) -> bool {
+        if self.stages == Bearing::NOTHING {
+            return true;
+        }
+        !(self.stages.has(Bearing::ANY) && query.kind == Rtype::ANY
+            || self.stages.has(Bearing::ADDITIONAL) && query.kind == Rtype::SRV
+            || self.stages.has(Bearing::OPTIONS) && query.has_options
+            || self.stages.has(Bearing::LOCALHOST) && query.name().starts_with(LOCALHOST))
     }
 
     /// Writes the reply to a packet, if its answer is here. `turn` rotates runs of
@@ -149,6 +167,9 @@ impl Compiled {
         out: &mut Vec<u8>,
     ) -> Option<Replied> {
         let query = RawQuery::read(packet)?;
+        self.may_reply(&query).then_some(())?;
+        let turn = if self.stages.has(Bearing::ORDER) { 0 } else { turn };
+        let denies = !self.stages.has(Bearing::DENIALS);
         let name = query.name();
         let zone = self.zones.iter().find(|zone| query.is_in(&zone.apex))?;
         let prefix = name.len() - zone.apex.len();
@@ -163,7 +184,7 @@ impl Compiled {
         let branch = query.label(*branch);
         if branch != b"svc" {
             let known = BRANCHES.contains(&branch) || self.origins.iter().any(|o| **o == *branch);
-            if known {
+            if known || !denies {
                 return None;
             }
             writer.denial(Rcode::NxDomain, self.soa);
@@ -173,6 +194,7 @@ impl Compiled {
         let service = usize::from(*service);
         let key = name.get(service..prefix - b"\x03svc".len())?;
         let Some(entry) = self.services.get(key) else {
+            denies.then_some(())?;
             writer.denial(Rcode::NxDomain, self.soa);
             return replied(Rcode::NxDomain);
         };
@@ -207,7 +229,7 @@ fn hot_zones(names: &Names) -> Arc<[HotZone]> {
         let stubbed = groups.any(|group| group.zone.ends_with(&zone.apex));
         !nested && !stubbed && !zone.apex.is_root()
     };
-    if !names.snapshot().is_synced() || settings.stages {
+    if !names.snapshot().is_synced() || settings.stages == Bearing::EVERYTHING {
         return Arc::default();
     }
     settings

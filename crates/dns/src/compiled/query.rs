@@ -14,6 +14,9 @@ const NAME_MAX: usize = 255;
 /// Labels of the longest name.
 const LABELS_MAX: usize = 128;
 
+/// An OPT record without options.
+const OPT_BARE: usize = 11;
+
 /// A query in place.
 pub(super) struct RawQuery<'p> {
     packet: &'p [u8],
@@ -21,6 +24,8 @@ pub(super) struct RawQuery<'p> {
     pub(super) flags: [u8; 2],
     pub(super) kind: Rtype,
     pub(super) edns: Option<Edns>,
+    /// Whether the client sent EDNS options.
+    pub(super) has_options: bool,
     /// The name in lower case.
     lower: [u8; NAME_MAX],
     length: usize,
@@ -46,6 +51,7 @@ impl<'p> RawQuery<'p> {
             flags: [high, low],
             kind: Rtype::A,
             edns: None,
+            has_options: false,
             lower: [0; NAME_MAX],
             length: 0,
             starts: [0; LABELS_MAX],
@@ -63,7 +69,10 @@ impl<'p> RawQuery<'p> {
         let rest = packet.get(behind + 4..)?;
         match (additionals, rest) {
             (0, []) => {}
-            (1, rest) => query.edns = Some(read_opt(rest)?),
+            (1, rest) => {
+                query.edns = Some(read_opt(rest)?);
+                query.has_options = rest.len() > OPT_BARE;
+            }
             _ => return None,
         }
         Some(query)

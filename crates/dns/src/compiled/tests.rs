@@ -1,7 +1,7 @@
 //! Compiled answers against those of the general path: byte for byte the same, for
 //! any world, any packet, and after any change.
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 use arc_swap::ArcSwap;
 use portolan_catalog::{Subscriber, Update};
@@ -9,12 +9,15 @@ use portolan_model::{
     Exposure, Fact, FactKey, Namespace, Selector, Service, ServiceKey, TrafficDistribution,
     Transport, name,
 };
-use portolan_runtime::Metrics;
+use portolan_runtime::{Metrics, Shutdown, Tasks};
 use portolan_testkit::{Live, World, cluster_ip, endpoint, external_name, headless, port};
 use proptest::prelude::*;
 
 use super::*;
 use crate::{
+    config::{FaceConfig, read_native},
+    corefile,
+    forward::ForwardMetrics,
     message::tests::{opt, packet},
     metrics::{DnsMetrics, Proto},
     responder::{Met, Responder},
@@ -204,6 +207,26 @@ struct Face {
 
 impl Face {
     fn new(settings: Settings, world: &World) -> Self {
+        Self::by(crate::chain::Chain::direct(None), settings, world)
+    }
+
+    /// A face by a Corefile.
+    fn of(corefile: &str, world: &World) -> Self {
+        let (metrics, tasks) = (Metrics::new(), Tasks::new(Shutdown::new()));
+        let read = corefile::read(corefile, Path::new("Corefile"), &corefile::Disk);
+        let face = read.unwrap_or_else(|fault| panic!("{fault}\n{corefile}")).config;
+        Self::from_config(&face, world, &metrics, &tasks)
+    }
+
+    fn from_config(face: &FaceConfig, world: &World, metrics: &Metrics, tasks: &Tasks) -> Self {
+        let metrics = ForwardMetrics::register(metrics);
+        let earlier = crate::chain::Chain::default();
+        let parts = crate::chain::Parts { metrics: &metrics, tasks, earlier: &earlier };
+        let built = crate::chain::build(face, &Settings::default(), &parts).unwrap();
+        Self::by(built.chain, built.settings, world)
+    }
+
+    fn by(chain: crate::chain::Chain, settings: Settings, world: &World) -> Self {
         let live = Live::new(world);
         let mut subscriber = live.hub().subscribe();
         subscriber.poll();
@@ -211,7 +234,7 @@ impl Face {
         let names = Arc::new(ArcSwap::from_pointee(names));
         let metrics = Arc::new(DnsMetrics::register(&Metrics::new()));
         let general = {
-            let chain = Arc::new(ArcSwap::from_pointee(crate::chain::Chain::direct(None)));
+            let chain = Arc::new(ArcSwap::from_pointee(chain));
             Responder::new(names.clone(), metrics, chain)
         };
         Self { live, subscriber, names, general }
@@ -311,4 +334,128 @@ fn what_is_compiled() {
     let names = Names::new(Arc::new(Settings::default()), world.unsynced());
     let packet = packet("web.demo.svc.cluster.local", Rtype::A);
     assert_eq!(names.compiled.reply(&packet, true, 0, &mut Vec::new()), None);
+}
+
+fn small_world() -> World {
+    World::new()
+        .namespace("demo")
+        .service(cluster_ip(
+            "demo",
+            "web",
+            &[[10, 0, 0, 1].into()],
+            vec![port("http", Transport::Tcp, 80)],
+        ))
+        .pod("demo", "client", [127, 0, 0, 1].into())
+}
+
+/// Which of the usual questions are answered from compiled bytes: an address, a SRV
+/// record, a name that is not there, the first step of a search path, and ANY. What is
+/// must be what the stages answer.
+fn compiled_of(face: &Face) -> String {
+    let web = "web.demo.svc.cluster.local";
+    let asked = [
+        ('a', web, Rtype::A),
+        ('s', web, Rtype::SRV),
+        ('n', "none.demo.svc.cluster.local", Rtype::A),
+        ('p', "example.com.demo.svc.cluster.local", Rtype::AAAA),
+        ('*', web, Rtype::ANY),
+    ];
+    let compiled = asked.into_iter().filter(|(_, name, kind)| {
+        let packet = packet(name, *kind);
+        let mut fast = Vec::new();
+        let reply = face.names.load().compiled.reply(&packet, true, 3, &mut fast);
+        if reply.is_some() {
+            assert_eq!(face.ask(&packet, true, 3).0, Some(fast), "{name} {kind}");
+        }
+        reply.is_some()
+    });
+    compiled.map(|(letter, ..)| letter).collect()
+}
+
+/// kubeadm's default.
+const KUBEADM: &str = "\
+.:53 {
+    errors
+    health {
+       lameduck 5s
+    }
+    ready
+    kubernetes cluster.local in-addr.arpa ip6.arpa {
+       pods insecure
+       fallthrough in-addr.arpa ip6.arpa
+       ttl 30
+    }
+    prometheus :9153
+    forward . 127.0.0.1:1 {
+       max_concurrent 1000
+    }
+    cache 30
+    loop
+    reload
+    loadbalance
+}
+";
+
+#[tokio::test]
+async fn the_usual_configurations_stay_compiled() {
+    let world = small_world();
+    assert_eq!(compiled_of(&Face::of(KUBEADM, &world)), "asnp*");
+    // The smallest file, and one with a bit of everything that is on by default.
+    for native in [
+        "[[server]]\n[server.kubernetes]\nzones = [\"cluster.local\"]\n",
+        "[health]\n[ready]\n[prometheus]\n[reload]\n[[server]]\n[server.cache]\n\
+         [server.kubernetes]\nzones = [\"cluster.local\", \"in-addr.arpa\"]\n\
+         fallthrough = [\"in-addr.arpa\"]\n[[server.forward]]\nto = [\"127.0.0.1:1\"]\n",
+    ] {
+        let config = read_native(native, Path::new("dns.toml")).unwrap();
+        let (metrics, tasks) = (Metrics::new(), Tasks::new(Shutdown::new()));
+        let face = Face::from_config(&config, &world, &metrics, &tasks);
+        assert_eq!(compiled_of(&face), "asnp*", "{native}");
+    }
+}
+
+/// What a directive beside `kubernetes` leaves compiled.
+#[tokio::test]
+async fn stages_switch_off_what_they_bear_on() {
+    let world = small_world();
+    for (directives, expected) in [
+        ("", "asnp*"),
+        // As k3s has it.
+        ("hosts {\n10.0.0.9 node.example.org\nfallthrough\n}", "asnp*"),
+        ("hosts {\n10.0.0.9 node.example.org\n}", ""),
+        ("hosts {\n10.0.0.9 x.demo.svc.cluster.local\nfallthrough\n}", ""),
+        ("hosts {\n10.0.0.9 *.cluster.local\nfallthrough\n}", ""),
+        ("hosts /none example.org {\n10.0.0.9 node.example.org\n}", "asnp*"),
+        ("rewrite name exact old.example.org web.demo.svc.cluster.local", "asnp*"),
+        ("rewrite name suffix .example.org .demo.svc.cluster.local", "asnp*"),
+        ("rewrite name suffix .local .example.org", ""),
+        ("rewrite name exact old.demo.svc.cluster.local web.demo.svc.cluster.local", ""),
+        ("rewrite name substring web db", ""),
+        ("rewrite type ANY HINFO", ""),
+        ("template IN A example.net {\nrcode NXDOMAIN\n}", "asnp*"),
+        ("template IN AAAA {\nrcode NOERROR\n}", ""),
+        ("acl example.org {\nblock\n}", "asnp*"),
+        ("acl {\nblock type TXT\n}", ""),
+        ("autopath @kubernetes", "as*"),
+        ("any", "asnp"),
+        ("minimal", "anp*"),
+        ("local", "asnp*"),
+        ("log example.org", "asnp*"),
+        ("log", ""),
+        ("header {\nresponse set ra\n}", ""),
+        ("bufsize 512", ""),
+    ] {
+        let corefile =
+            format!(".:53 {{\nkubernetes cluster.local\nloadbalance\n{directives}\n}}\n");
+        assert_eq!(compiled_of(&Face::of(&corefile, &world)), expected, "{directives}");
+    }
+    for (corefile, expected) in [
+        // Without loadbalance the order stays, compiled all the same.
+        (". {\nkubernetes cluster.local\n}", "asnp*"),
+        (". {\nkubernetes cluster.local {\nfallthrough\n}\nloadbalance\n}", "as*"),
+        (". {\nkubernetes cluster.local\nloadbalance\n}\nexample.org {\nlog\n}", "asnp*"),
+        (". {\nkubernetes cluster.local\n}\nsvc.cluster.local {\nlog\n}", ""),
+    ] {
+        assert_eq!(compiled_of(&Face::of(corefile, &world)), expected, "{corefile}");
+    }
 }
