@@ -199,6 +199,7 @@ pub static LEASES: Kind = Kind {
 /// LeaseCandidates: who would lead, for coordinated leader election. Beta in 1.33.
 pub static LEASE_CANDIDATES: Kind = Kind {
     create_on_update: true,
+    needs_revision: true,
     deprecated: "coordination.k8s.io/v1beta1 LeaseCandidate is deprecated in v1.36+, unavailable in v1.39+",
     ..grouped!(
         "coordination.k8s.io",

@@ -51,4 +51,4 @@ mod strategic;
 pub use error::{Cause, PatchError, go_print};
 pub use json::{MAX_JSON_PATCH_COPY_BYTES, MAX_JSON_PATCH_OPERATIONS, json_patch, merge_patch};
 pub use schema::{Schema, schema_for};
-pub use strategic::strategic_merge;
+pub use strategic::{spent_patch, strategic_merge};

@@ -9,6 +9,7 @@ use super::{
     body,
     respond::{self, Answer},
     streams,
+    table::Shape,
     verbs::{self, Request},
 };
 use crate::{
@@ -57,12 +58,17 @@ async fn common(request: Request<'_>, part: Subresource) -> Result<Answer, Statu
         Method::GET if part == Subresource::Scale => {
             let registry = &request.service.registry;
             let scale = registry.get_scale(target.kind, target.namespace(), &target.name)?;
-            Ok(respond::json(200, &scale))
+            let shape = Shape { kind: &kinds::SCALES, ..request.shape()? };
+            Ok(respond::json(200, &shape.one(&scale, true)))
         }
         Method::GET => {
             let registry = &request.service.registry;
+            let shape = request.shape()?;
             let record = registry.get_record(target.kind, target.namespace(), &target.name)?;
-            Ok(respond::bytes(200, record.bytes.clone()))
+            if shape.is_plain() {
+                return Ok(respond::bytes(200, record.bytes.clone()));
+            }
+            Ok(respond::json(200, &shape.one(&object::parse(&record)?, true)))
         }
         Method::PUT => request.update(Some(part)).await,
         Method::PATCH => request.patch(Some(part)).await,

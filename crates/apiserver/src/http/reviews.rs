@@ -7,7 +7,11 @@ use serde_json::{Value, json};
 use super::Service;
 use crate::{
     Cause, Kind, Status,
-    registry::{Caller, Decision, ISSUER, access::Action, object},
+    registry::{
+        Caller, Decision, ISSUER,
+        access::{self, Action},
+        object,
+    },
     schema::types,
     status::Details,
 };
@@ -27,11 +31,11 @@ pub(crate) fn answer(
         "SelfSubjectReview" => json!({"userInfo": user_info(caller)}),
         "SelfSubjectAccessReview" => {
             check_access(kind, namespace, &review)?;
-            access(service, caller, &review)
+            may(service, caller, &review)
         }
         "SubjectAccessReview" | "LocalSubjectAccessReview" => {
             check_access(kind, namespace, &review)?;
-            access(service, &subject(&review), &review)
+            may(service, &subject(&review), &review)
         }
         "SelfSubjectRulesReview" => {
             if review.pointer("/spec/namespace").and_then(Value::as_str).is_none_or(str::is_empty) {
@@ -158,7 +162,7 @@ fn subject(review: &Value) -> Caller {
     }
 }
 
-fn access(service: &Service, caller: &Caller, review: &Value) -> Value {
+fn may(service: &Service, caller: &Caller, review: &Value) -> Value {
     let text =
         |path: String| review.pointer(&path).and_then(Value::as_str).unwrap_or_default().to_owned();
     let attribute = |key: &str| text(format!("/spec/resourceAttributes/{key}"));
@@ -185,16 +189,17 @@ fn access(service: &Service, caller: &Caller, review: &Value) -> Value {
     }
 }
 
-/// Coarse, as the API allows: everything for masters, reading for everybody else.
+/// What somebody may do in a namespace. That ServiceAccounts may read is no role, and told as if
+/// it were one.
 fn rules(service: &Service, caller: &Caller, review: &Value) -> Value {
     let namespace = review.pointer("/spec/namespace").and_then(Value::as_str).unwrap_or_default();
-    let everything =
-        Action { verb: "*", group: "*", resource: "*", namespace, ..Action::default() };
-    let all = matches!(service.registry.decide(caller, &everything), Decision::Allowed(_));
-    let verbs = if all { json!(["*"]) } else { json!(["get", "list", "watch"]) };
-    json!({
-        "resourceRules": [{"verbs": verbs, "apiGroups": ["*"], "resources": ["*"]}],
-        "nonResourceRules": [{"verbs": verbs, "nonResourceURLs": ["*"]}],
-        "incomplete": !all,
-    })
+    let (mut resources, mut paths) = (Vec::new(), Vec::new());
+    for grant in service.registry.grants(caller, namespace) {
+        resources.extend(grant.resource_rules());
+        paths.extend(grant.path_rules());
+    }
+    if caller.service_account().is_some() {
+        resources.extend(access::readable_rules());
+    }
+    json!({"resourceRules": resources, "nonResourceRules": paths, "incomplete": false})
 }

@@ -4,7 +4,11 @@
 use serde_json::{Map, Value, json};
 
 use super::accept::Form;
-use crate::{Kind, Status, registry::object, schema::tables};
+use crate::{
+    Kind, Status, kinds,
+    registry::{TEMPLATE_GENERATION, object},
+    schema::tables,
+};
 
 /// How much of the object a row carries (`includeObject`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -37,11 +41,21 @@ pub(crate) struct Shape {
     pub(crate) include: Include,
 }
 
-fn metadata_only(object: &Value) -> Value {
+fn metadata_only(kind: &Kind, object: &Value) -> Value {
+    let mut metadata = object.get("metadata").cloned().unwrap_or_else(|| json!({}));
+    if *kind == kinds::DAEMON_SETS
+        && let Some(annotations) = metadata.get_mut("annotations").and_then(Value::as_object_mut)
+    {
+        // A field of upstream's internal form; the annotation is made with the whole v1 form only.
+        annotations.shift_remove(TEMPLATE_GENERATION);
+        if annotations.is_empty() {
+            object::map_of(&mut metadata).shift_remove("annotations");
+        }
+    }
     json!({
         "kind": "PartialObjectMetadata",
         "apiVersion": "meta.k8s.io/v1",
-        "metadata": object.get("metadata").cloned().unwrap_or_else(|| json!({})),
+        "metadata": metadata,
     })
 }
 
@@ -62,7 +76,7 @@ impl Shape {
                 }
                 table
             }
-            Form::Metadata => metadata_only(object),
+            Form::Metadata => metadata_only(self.kind, object),
             _ => object.clone(),
         }
     }
@@ -75,7 +89,7 @@ impl Shape {
                 "kind": "PartialObjectMetadataList",
                 "apiVersion": "meta.k8s.io/v1",
                 "metadata": meta,
-                "items": objects.map(metadata_only).collect::<Vec<_>>(),
+                "items": objects.map(|o| metadata_only(self.kind, o)).collect::<Vec<_>>(),
             }),
         }
     }
@@ -91,7 +105,7 @@ impl Shape {
                         row.insert("object".into(), Value::Null);
                     }
                     Include::Metadata => {
-                        row.insert("object".into(), metadata_only(object));
+                        row.insert("object".into(), metadata_only(self.kind, object));
                     }
                     Include::Object => {
                         row.insert("object".into(), object.clone());

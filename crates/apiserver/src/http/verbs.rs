@@ -130,7 +130,7 @@ impl Request<'_> {
         }
     }
 
-    fn shape(&self) -> Result<Shape, Status> {
+    pub(crate) fn shape(&self) -> Result<Shape, Status> {
         let form = accept::negotiate(self.headers)?;
         if let Form::Aggregated = form {
             return Err(Status::not_acceptable("a resource has no aggregated form"));

@@ -1,12 +1,12 @@
 //! Who may do what.
 //!
-//! Three grants, asked in this order: `system:masters` may everything; a
-//! ServiceAccount may read everything but Secrets (and not enter Pods), and a Pod-bound token may
-//! PATCH its own Pod, where only registration keys may change; and whatever
-//! RBAC objects grant. So a workload needs no permission to write what it does
+//! Four grants, asked in this order: `system:masters` may everything; a
+//! ServiceAccount may read everything but Secrets (and not enter Pods); what [`super::rbac`]
+//! finds granted; and a Pod-bound token may PATCH its own Pod, where only registration keys may
+//! change. So a workload needs no permission to write what it does
 //! not own, and somebody who wants more says so in Roles as everywhere.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{Caller, Registry, Subresource, caller::MASTERS, object};
 use crate::{Kind, Status, kinds};
@@ -15,6 +15,9 @@ use crate::{Kind, Status, kinds};
 /// domain itself and its subdomains' slash form: `app.io/label`, `registry.portolan.dev/web`.
 const REGISTRATION_PREFIXES: [&str; 6] =
     ["app.io/", "dubbo.io/", "io.dubbo/", "micro.mu/", "registry.portolan.dev/", "portolan.dev/"];
+
+/// The verbs that change nothing.
+const READING: [&str; 3] = ["get", "list", "watch"];
 
 /// What somebody wants to do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -52,28 +55,13 @@ impl Registry {
         if caller.is_master() {
             return Decision::Allowed(format!("group {MASTERS}"));
         }
-        let reads = matches!(action.verb, "get" | "list" | "watch");
-        if !action.path.is_empty() {
-            // Discovery and health are for everybody who has a name (`system:discovery`).
-            if reads && is_discovery(action.path) {
-                return Decision::Allowed("discovery".into());
-            }
-            return match self.granted_by_roles(caller, action) {
-                Some(role) => Decision::Allowed(role),
-                None => Decision::Denied,
-            };
-        }
-        if action.verb == "create"
-            && matches!(action.group, "authentication.k8s.io" | "authorization.k8s.io")
-            && action.resource.starts_with("selfsubject")
-        {
-            return Decision::Allowed("about the caller itself".into());
-        }
+        let reads = action.path.is_empty() && READING.contains(&action.verb);
         if caller.service_account().is_some() && reads && !is_guarded(action) {
             return Decision::Allowed("ServiceAccounts may read".into());
         }
-        if let Some(role) = self.granted_by_roles(caller, action) {
-            return Decision::Allowed(role);
+        let granted = self.grants(caller, action.namespace).find(|grant| grant.allows(action));
+        if let Some(grant) = granted {
+            return Decision::Allowed(grant.to_string());
         }
         let own = caller.bound_pod().is_some_and(|pod| {
             action.verb == "patch"
@@ -129,40 +117,6 @@ impl Registry {
         }
         Ok(())
     }
-
-    fn granted_by_roles(&self, caller: &Caller, action: &Action<'_>) -> Option<String> {
-        let mut scopes = vec![(&kinds::CLUSTER_ROLE_BINDINGS, None)];
-        if !action.namespace.is_empty() {
-            scopes.push((&kinds::ROLE_BINDINGS, Some(action.namespace)));
-        }
-        for (kind, namespace) in scopes {
-            for binding in self.list(kind, namespace).1 {
-                let bound = array(&binding, "/subjects")
-                    .any(|s| is_subject(caller, s, namespace.unwrap_or_default()));
-                if !bound {
-                    continue;
-                }
-                let text = |path| binding.pointer(path).and_then(Value::as_str).unwrap_or_default();
-                let role_kind = if text("/roleRef/kind") == "Role" {
-                    &kinds::ROLES
-                } else {
-                    &kinds::CLUSTER_ROLES
-                };
-                let place = namespace.unwrap_or_default();
-                let Ok(role) = self.get(role_kind, place, text("/roleRef/name")) else { continue };
-                if array(&role, "/rules").any(|rule| rule_allows(rule, action)) {
-                    return Some(format!(
-                        "RBAC: allowed by {} {:?} of {} {:?}",
-                        kind.kind,
-                        object::name(&binding),
-                        role_kind.kind,
-                        object::name(&role)
-                    ));
-                }
-            }
-        }
-        None
-    }
 }
 
 /// What a GET may not do for everybody: read Secrets, or act inside a Pod (a WebSocket begins
@@ -174,61 +128,18 @@ fn is_guarded(action: &Action<'_>) -> bool {
             || action.resource == "pods" && acts.contains(&action.subresource))
 }
 
-fn array<'a>(object: &'a Value, path: &str) -> impl Iterator<Item = &'a Value> {
-    object.pointer(path).and_then(Value::as_array).into_iter().flatten()
-}
-
-fn is_subject(caller: &Caller, subject: &Value, binding_namespace: &str) -> bool {
-    let text = |key: &str| subject.get(key).and_then(Value::as_str).unwrap_or_default();
-    match text("kind") {
-        "User" => text("name") == &*caller.user,
-        "Group" => caller.groups.iter().any(|g| &**g == text("name")),
-        "ServiceAccount" => {
-            let namespace = match text("namespace") {
-                "" => binding_namespace,
-                namespace => namespace,
-            };
-            caller.service_account() == Some((namespace, text("name")))
-        }
-        _ => false,
-    }
-}
-
-fn is_discovery(path: &str) -> bool {
-    ["api", "apis", "openapi", "healthz", "livez", "readyz", "version"].iter().any(|known| {
-        let rest = path.strip_prefix('/').and_then(|p| p.strip_prefix(known));
-        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-    })
-}
-
-fn rule_allows(rule: &Value, action: &Action<'_>) -> bool {
-    if !action.path.is_empty() {
-        let is_like = |pattern: &str| match pattern.strip_suffix('*') {
-            Some(prefix) => action.path.starts_with(prefix),
-            None => action.path == pattern,
-        };
-        let texts = |key: &str| {
-            let list = rule.get(key).and_then(Value::as_array).into_iter().flatten();
-            list.filter_map(Value::as_str).collect::<Vec<_>>()
-        };
-        return texts("verbs").iter().any(|v| *v == "*" || *v == action.verb)
-            && texts("nonResourceURLs").into_iter().any(is_like);
-    }
-    let has = |key: &str, wanted: &str| {
-        let list = rule.get(key).and_then(Value::as_array).into_iter().flatten();
-        list.filter_map(Value::as_str).any(|v| v == "*" || v == wanted)
+/// What every ServiceAccount may read, as rules of a role.
+pub(crate) fn readable_rules() -> Vec<Value> {
+    let mut groups: Vec<&str> = kinds::ALL.iter().map(|kind| kind.group).collect();
+    groups.sort_unstable();
+    groups.dedup();
+    let rule = |group: &str| {
+        let action = |resource| Action { group, resource, ..Action::default() };
+        let held = kinds::ALL.iter().filter(|kind| kind.group == group).map(|kind| kind.plural);
+        let resources: Vec<&str> = held.filter(|plural| !is_guarded(&action(plural))).collect();
+        json!({"verbs": READING, "apiGroups": [group], "resources": resources})
     };
-    let resource = match action.subresource {
-        "" => action.resource.to_owned(),
-        sub => format!("{}/{sub}", action.resource),
-    };
-    let names = rule.get("resourceNames").and_then(Value::as_array).filter(|l| !l.is_empty());
-    let any_sub = format!("*/{}", action.subresource);
-    has("verbs", action.verb)
-        && has("apiGroups", action.group)
-        && (has("resources", &resource)
-            || (!action.subresource.is_empty() && has("resources", &any_sub)))
-        && names.is_none_or(|l| l.iter().any(|n| n == action.name))
+    groups.into_iter().map(rule).collect()
 }
 
 /// The first thing that differs and is no registration key.
@@ -311,8 +222,6 @@ pub fn denied(caller: &Caller, action: &Action<'_>) -> Status {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]
@@ -350,25 +259,5 @@ mod tests {
         ] {
             assert_eq!(changed_outside_registration(&pod, &new).as_deref(), expected, "{new}");
         }
-    }
-
-    #[test]
-    fn rules() {
-        let rule = json!({"apiGroups": [""], "resources": ["pods", "pods/log"], "verbs": ["get"], "resourceNames": ["a"]});
-        let action = Action { verb: "get", resource: "pods", name: "a", ..Action::default() };
-        assert!(rule_allows(&rule, &action));
-        assert!(rule_allows(&rule, &Action { subresource: "log", ..action }));
-        assert!(!rule_allows(&rule, &Action { subresource: "status", ..action }));
-        assert!(!rule_allows(&rule, &Action { name: "b", ..action }));
-        assert!(!rule_allows(&rule, &Action { verb: "list", ..action }));
-        assert!(!rule_allows(&rule, &Action { group: "apps", ..action }));
-        let logs = json!({"nonResourceURLs": ["/logs/*", "/x"], "verbs": ["get"]});
-        for (path, allowed) in [("/logs/a", true), ("/logsa", false), ("/x", true), ("/x/y", false)]
-        {
-            let action = Action { verb: "get", path, ..Action::default() };
-            assert_eq!(rule_allows(&logs, &action), allowed, "{path}");
-        }
-        let all = json!({"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]});
-        assert!(rule_allows(&all, &Action { subresource: "status", ..action }));
     }
 }

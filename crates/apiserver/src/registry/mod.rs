@@ -27,6 +27,7 @@ mod label_syntax;
 pub mod object;
 mod patch;
 mod pods;
+mod rbac;
 mod rules;
 mod scale;
 pub mod selection;
@@ -58,7 +59,7 @@ pub use self::{
 };
 pub(crate) use self::{
     create::check_place,
-    rules::{SCHEME, check_type},
+    rules::{SCHEME, TEMPLATE_GENERATION, check_type},
 };
 use crate::{
     Kind, Status, kinds,

@@ -122,13 +122,16 @@ pub(crate) fn apply(kind: &Kind, old: &Value, patch: &Patch) -> Result<Value, St
             match types::check(kind, &patched) {
                 Ok(()) => Ok(patched),
                 // Upstream goes from the map to the object without the decoder.
-                Err(why) => {
-                    Err(not_an_object(&kube_patch::go_print(patch), &unconverted(kind, &why)))
-                }
+                Err(why) => Err(not_an_object(&shown(patch), &unconverted(kind, &why))),
             }
         }
         Patch::Apply(_) => Err(Status::internal("an apply is no patch of a document")),
     }
+}
+
+/// A strategic merge patch in a refusal.
+fn shown(patch: &Value) -> String {
+    kube_patch::go_print(&kube_patch::spent_patch(patch))
 }
 
 /// Unknown fields of a patch, where they are refused: as a fault of the patch.
@@ -147,7 +150,7 @@ fn check_strict(
         return Ok(());
     }
     let value = match patch {
-        Patch::Strategic(patch) => kube_patch::go_print(patch),
+        Patch::Strategic(patch) => shown(patch),
         _ => patched.to_string(),
     };
     Err(not_an_object(&value, &format!("strict decoding error: {}", faults.join(", "))))

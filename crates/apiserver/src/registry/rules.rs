@@ -18,7 +18,7 @@ const IMMORTAL_NAMESPACES: [&str; 3] = ["default", "kube-system", "kube-public"]
 /// How upstream's messages name its table of kinds.
 pub(crate) const SCHEME: &str = "pkg/runtime/scheme.go:110";
 /// Annotation of DaemonSets (`apps.DeprecatedTemplateGeneration`).
-const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
+pub(crate) const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
 /// What keeps a Namespace until its content is gone.
 pub(crate) const NAMESPACE_FINALIZER: &str = "kubernetes";
 
@@ -225,7 +225,8 @@ fn keeps_status_on_create(kind: &Kind) -> bool {
 pub(crate) fn isolate(kind: &Kind, sub: Option<Subresource>, old: &Value, new: &mut Value) {
     match sub {
         None => {
-            if kind.has_status {
+            // Upstream's rules forget it for ServiceCIDRs, whose writers must hand it back.
+            if kind.has_status && *kind != kinds::SERVICE_CIDRS {
                 restore(old, new, &["status"]);
             }
             if kind.is_core("namespaces") {

@@ -211,7 +211,7 @@ impl Registry {
         check_identity(old, &new).map_err(Lost::Refused)?;
         rules::isolate(kind, part, old, &mut new);
         rules::shape(kind, &mut new);
-        let mut causes = identity_causes(old, &new);
+        let mut causes = identity_causes(kind, old, &new);
         keep_metadata(kind, old, &mut new);
         schema::defaults::carry(kind, old, &mut new);
         schema::types::complete(kind, &mut new);
@@ -309,8 +309,8 @@ fn unconditional(kind: &Kind, name: &str) -> Status {
 }
 
 /// What nobody may write: another uid, or the end of an object that is not on its way out.
-/// Upstream looks twice: for all kinds, and for this.
-fn identity_causes(old: &Value, new: &Value) -> Vec<Cause> {
+/// Upstream looks twice: for all kinds, and in the rules of most.
+fn identity_causes(kind: &Kind, old: &Value, new: &Value) -> Vec<Cause> {
     const IMMUTABLE: &str = "field is immutable";
     let mut causes = Vec::new();
     let (before, after) = (object::uid(old), object::uid(new));
@@ -330,8 +330,10 @@ fn identity_causes(old: &Value, new: &Value) -> Vec<Cause> {
     if let Some(seconds) = added("deletionGracePeriodSeconds") {
         causes.push(Cause::invalid("metadata.deletionGracePeriodSeconds", &seconds, IMMUTABLE));
     }
-    let twice = causes.clone();
-    causes.into_iter().chain(twice).collect()
+    // The rules of these begin with a look at the new object alone.
+    let looks_once = [&kinds::EVENTS, &kinds::ENDPOINT_SLICES].contains(&kind);
+    let again = if looks_once { Vec::new() } else { causes.clone() };
+    causes.into_iter().chain(again).collect()
 }
 
 /// Metadata that belongs to the server stays as it was.

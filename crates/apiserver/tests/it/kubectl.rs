@@ -141,6 +141,10 @@ async fn generators_send_protobuf() {
     assert!(api.run("create token sa").await.split('.').count() == 3);
     assert!(api.run("auth whoami").await.contains("kubernetes-admin"));
     assert_eq!(api.run("auth can-i delete pods").await, "yes\n");
+    // What a cluster makes for everybody (`system:basic-user`), and this API alone does not.
+    api.run("create clusterrole basic --verb=create --resource=selfsubjectaccessreviews").await;
+    api.run("create clusterrolebinding basic --clusterrole=basic --group=system:authenticated")
+        .await;
     let refused = api.refuse("auth can-i delete pods --as=nobody", "").await;
     assert!(refused.is_empty(), "{refused}");
     api.run("create rolebinding nobody --clusterrole=cr --user=nobody").await;

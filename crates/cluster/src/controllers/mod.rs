@@ -9,6 +9,7 @@
 //! ([`crate::informer`]), so that none needs to remember what it did before.
 
 mod action;
+mod aggregation;
 #[cfg(test)]
 mod cases;
 mod claim;
@@ -80,6 +81,8 @@ pub fn start(
     runner::run(tasks, name, 2, namespace::Namespaces::start(hands(name), informers));
     let name = "service-cidr-controller";
     runner::run(tasks, name, 1, servicecidr::ServiceCidrs::start(hands(name), informers));
+    let name = "clusterrole-aggregation-controller";
+    runner::run(tasks, name, 1, aggregation::Aggregation::start(hands(name), informers));
     let name = "service-account-controller";
     let furnishing = namespace::Furnishing::start(hands(name), informers, ca_pem.to_owned());
     runner::run(tasks, name, 2, furnishing);

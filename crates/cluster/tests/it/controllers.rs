@@ -313,3 +313,36 @@ async fn hand_written_endpoints_are_mirrored() {
     cluster.until(slices, "default", "no mirror", |s| addresses(s, "db", 0)).await;
     cluster.end().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn roles_gather_the_rules_of_others() {
+    let cluster = Cluster::start().await;
+    let roles = &kinds::CLUSTER_ROLES;
+    let allows = |role: &Value, resource: &str, verb: &str| {
+        let has = |rule: &Value, path: &str, wanted: &str| {
+            object::list(rule, path).iter().any(|found| found == wanted)
+        };
+        object::list(role, "/rules")
+            .iter()
+            .any(|rule| has(rule, "/resources", resource) && has(rule, "/verbs", verb))
+            .then_some(())
+    };
+    // What is gathered is gathered further.
+    for (name, resource, verb) in
+        [("view", "pods", "list"), ("edit", "pods", "watch"), ("admin", "services", "delete")]
+    {
+        cluster.until_one(roles, "", name, "its rules", |r| allows(r, resource, verb)).await;
+    }
+    let widgets = json!({
+        "metadata": {
+            "name": "see-widgets",
+            "labels": {"rbac.authorization.k8s.io/aggregate-to-view": "true"},
+        },
+        "rules": [{"apiGroups": ["a.io"], "resources": ["widgets"], "verbs": ["get"]}],
+    });
+    cluster.create(roles, "", widgets).await;
+    cluster.until_one(roles, "", "admin", "more rules", |r| allows(r, "widgets", "get")).await;
+    let view = cluster.running.registry.get(roles, "", "view").unwrap();
+    assert_eq!(allows(&view, "secrets", "get"), None);
+    cluster.end().await;
+}

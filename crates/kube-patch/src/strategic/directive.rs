@@ -74,6 +74,16 @@ fn is_directive(key: &str) -> bool {
         || key.starts_with(SET_ELEMENT_ORDER)
 }
 
+/// What upstream's merge, which takes away what it has done, leaves of a patch: directives go, and
+/// with the order of a list the list. Its refusals print that.
+pub fn spent_patch(patch: &Value) -> Value {
+    let Some(members) = patch.as_object() else { return patch.clone() };
+    let ordered: HashSet<&str> =
+        members.keys().filter_map(|key| list_to_order(key).ok().flatten()).collect();
+    let left = members.iter().filter(|(key, _)| !is_directive(key) && !ordered.contains(&***key));
+    Value::Object(left.map(|(key, value)| (key.clone(), spent_patch(value))).collect())
+}
+
 /// What a value of the patch becomes where there is nothing to merge it with: objects that carry
 /// `$patch` vanish, the other directives and the nulls in objects are dropped.
 pub(super) fn clean(value: Value) -> Kept {
@@ -102,4 +112,24 @@ pub(super) fn clean_elements(elements: Vec<Value>) -> Vec<Value> {
         Kept::No => None,
     });
     kept.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_patch_is_spent_where_it_was_carried_out() {
+        for (patch, left) in [
+            (json!({"a": 1, "b": null}), json!({"a": 1, "b": null})),
+            (json!({"$setElementOrder/a": [], "a": [{"name": "x"}], "b": []}), json!({"b": []})),
+            (json!({"a": {"$retainKeys": ["b"], "b": 1}}), json!({"a": {"b": 1}})),
+            (json!({"a": {"$deleteFromPrimitiveList/b": ["c"]}}), json!({"a": {}})),
+            (json!([1]), json!([1])),
+        ] {
+            assert_eq!(spent_patch(&patch), left, "{patch}");
+        }
+    }
 }

@@ -32,6 +32,7 @@ use serde_json::{Map, Value};
 use crate::error::{PatchError, type_name};
 use crate::schema::{At, PatchStrategy, Schema};
 
+pub use directive::spent_patch;
 use directive::{Kept, clean, clean_members};
 
 /// A JSON object.

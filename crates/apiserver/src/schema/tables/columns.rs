@@ -461,6 +461,16 @@ static CONTROLLER_REVISIONS: &[Column] = &[
     AGE,
 ];
 
+static SCALES: &[Column] = &[
+    text("Name", NAME),
+    number("Desired", "replicas is the desired number of instances for the scaled object."),
+    number(
+        "Available",
+        "replicas is the actual number of observed instances of the scaled object.",
+    ),
+    AGE,
+];
+
 static SERVICE_CIDRS: &[Column] = &[
     NAMED,
     text(
@@ -486,7 +496,7 @@ static OTHERS: &[Column] = &[NAMED, column("Created At", "date", CREATED)];
 
 /// The columns of a kind.
 pub(super) fn of(kind: &Kind) -> &'static [Column] {
-    let rows: [(&Kind, &'static [Column]); 21] = [
+    let rows: [(&Kind, &'static [Column]); 22] = [
         (&kinds::PODS, PODS),
         (&kinds::REPLICA_SETS, REPLICA_SETS),
         (&kinds::DAEMON_SETS, DAEMON_SETS),
@@ -508,6 +518,7 @@ pub(super) fn of(kind: &Kind) -> &'static [Column] {
         (&kinds::CONTROLLER_REVISIONS, CONTROLLER_REVISIONS),
         (&kinds::SERVICE_CIDRS, SERVICE_CIDRS),
         (&kinds::IP_ADDRESSES, IP_ADDRESSES),
+        (&kinds::SCALES, SCALES),
     ];
     rows.iter().find(|(k, _)| *k == kind).map_or(OTHERS, |(_, columns)| columns)
 }

@@ -71,6 +71,10 @@ pub fn row(kind: &Kind, object: &Value, now_unix_secs: u64) -> Vec<Value> {
         ("apps", "replicasets") => workloads::replica_set(object, &age),
         ("apps", "statefulsets") => workloads::stateful_set(object, &age),
         ("apps", "daemonsets") => workloads::daemon_set(object, &age),
+        ("autoscaling", "scales") => {
+            let count = |part| json!(int(object, &[part, "replicas"]).unwrap_or(0));
+            vec![json!(name), count("spec"), count("status"), json!(age)]
+        }
         ("apps", "controllerrevisions") => workloads::controller_revision(object, &age),
         ("", "configmaps") => {
             let count =

@@ -1,9 +1,11 @@
 //! Objects that every cluster has, whoever uses it: the system namespaces, the
 //! Services `kubernetes` and `kube-dns`, the Node of what runs outside, the range
-//! of Services. (The kubelet announces its own Node.)
+//! of Services, and the roles of [`roles`]. (The kubelet announces its own Node.)
 //!
 //! Made when missing and set right when they differ (an API that listens on
 //! another port than last time); what people add to them stays.
+
+mod roles;
 
 use std::{
     fmt,
@@ -47,12 +49,9 @@ pub async fn ensure(registry: &Registry, facts: &Facts) -> Result<(), Status> {
     let fixed = Fixed { registry, caller: Caller::system("apiserver").within("kube-apiserver") };
     let namespaces = NAMESPACES.map(|name| json!({"metadata": {"name": name}}));
     try_join_all(namespaces.map(|object| fixed.keep(&kinds::NAMESPACES, object))).await?;
-    let mut objects: Vec<(&'static Kind, Value)> = vec![
-        (&kinds::NODES, external_node()),
-        (&kinds::SERVICE_CIDRS, service_cidr(facts)),
-        (&kinds::CLUSTER_ROLES, cluster_admin()),
-        (&kinds::CLUSTER_ROLE_BINDINGS, cluster_admins()),
-    ];
+    let mut objects: Vec<(&'static Kind, Value)> =
+        vec![(&kinds::NODES, external_node()), (&kinds::SERVICE_CIDRS, service_cidr(facts))];
+    objects.extend(roles::all());
     objects.extend(api_service(facts).map(|service| (&kinds::SERVICES as _, service)));
     objects.extend(dns_service(facts).map(|service| (&kinds::SERVICES as _, service)));
     let api =
@@ -90,7 +89,9 @@ impl Fixed<'_> {
             };
         };
         let mut right = found.clone();
-        for part in ["spec", "subsets", "endpoints", "ports"] {
+        for part in
+            ["spec", "subsets", "endpoints", "ports", "aggregationRule", "rules", "subjects"]
+        {
             if let Some(wanted) = wanted.get(part) {
                 overlay(&mut right[part], wanted);
             }
@@ -163,29 +164,6 @@ fn external_node() -> Value {
 
 fn service_cidr(facts: &Facts) -> Value {
     json!({"metadata": {"name": "kubernetes"}, "spec": {"cidrs": texts(&facts.service_cidrs)}})
-}
-
-fn cluster_admin() -> Value {
-    json!({
-        "metadata": {"name": "cluster-admin", "labels": bootstrapping()},
-        "rules": [
-            {"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]},
-            {"nonResourceURLs": ["*"], "verbs": ["*"]},
-        ],
-    })
-}
-
-fn cluster_admins() -> Value {
-    let group = "rbac.authorization.k8s.io";
-    json!({
-        "metadata": {"name": "cluster-admin", "labels": bootstrapping()},
-        "roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": "cluster-admin"},
-        "subjects": [{"apiGroup": group, "kind": "Group", "name": "system:masters"}],
-    })
-}
-
-fn bootstrapping() -> Value {
-    json!({"kubernetes.io/bootstrapping": "rbac-defaults"})
 }
 
 fn api_service(facts: &Facts) -> Option<Value> {
