@@ -1,4 +1,5 @@
-//! A parsed copy of every object of one kind, shared by whoever needs it.
+//! A parsed copy of every object of one kind, shared by whoever needs it: what
+//! [`crate::projection`] keeps of it.
 //!
 //! ```text
 //!  store ── list, then watch ──▶ feed ──▶ cache ──▶ get, list, controlled_by
@@ -31,7 +32,7 @@ use portolan_runtime::Tasks;
 use serde_json::Value;
 use tokio::sync::watch;
 
-use crate::object;
+use crate::{object, projection};
 
 /// A parsed object, shared.
 pub type Object = Arc<Value>;
@@ -297,7 +298,7 @@ impl Shared {
         let key = ObjectKey::from(&event.record.key);
         let new = match event.kind {
             EventKind::Added | EventKind::Modified => {
-                let Some(object) = parse(&event.record) else { return };
+                let Some(object) = parse(self.kind, &event.record) else { return };
                 Some(object)
             }
             EventKind::Deleted => None,
@@ -333,7 +334,7 @@ impl Shared {
         for record in &listing.items {
             let key = ObjectKey::from(&record.key);
             if known.get(&key) != Some(&record.revision)
-                && let Some(object) = parse(record)
+                && let Some(object) = parse(self.kind, record)
             {
                 self.put(callbacks, &key, Some(object));
             }
@@ -344,8 +345,8 @@ impl Shared {
 
 /// What is stored was checked on its way in; if it does not parse all the same,
 /// the rest goes on without it.
-fn parse(record: &Record) -> Option<Object> {
-    match serde_json::from_slice(&record.bytes) {
+fn parse(kind: &Kind, record: &Record) -> Option<Object> {
+    match projection::read(kind, &record.bytes) {
         Ok(value) => Some(Arc::new(value)),
         Err(error) => {
             tracing::error!(key = %record.key, %error, "a stored object does not parse");

@@ -19,6 +19,7 @@ pub mod fixed;
 pub mod informer;
 pub mod kubelet;
 pub mod object;
+mod projection;
 pub mod queue;
 mod start;
 

@@ -12,13 +12,14 @@ use futures_util::future::join_all;
 use portolan_apiserver::{
     Kind, Status,
     registry::{
-        Caller, DeleteOptions, Preconditions, Propagation, Registry, Subresource, WriteOptions,
+        Caller, DeleteOptions, Patch, Preconditions, Propagation, Registry, Subresource,
+        WriteOptions,
     },
 };
 use serde_json::Value;
 
 use super::events::Recorder;
-use crate::{informer::Object, object};
+use crate::{informer::Object, object, projection};
 
 /// Actions that are under way at once: enough to fill a commit group, few
 /// enough to leave the store's queue to others.
@@ -46,6 +47,11 @@ pub(crate) enum Action {
     Update(&'static Kind, Value, Option<Note>),
     /// The same, through the `status` subresource.
     UpdateStatus(&'static Kind, Value),
+    /// Merge this into this very object, as long as it is what was seen of it: for kinds of which
+    /// informers do not keep all ([`projection`]).
+    Patch(&'static Kind, Object, Value),
+    /// The same, through the `status` subresource.
+    PatchStatus(&'static Kind, Object, Value),
     /// Remove this very object (by uid).
     Delete(&'static Kind, Object, Option<Propagation>, Option<Note>),
 }
@@ -63,7 +69,7 @@ impl Action {
             Action::Create(_, _, note)
             | Action::Update(_, _, note)
             | Action::Delete(_, _, _, note) => note.as_ref(),
-            Action::UpdateStatus(..) => None,
+            Action::UpdateStatus(..) | Action::Patch(..) | Action::PatchStatus(..) => None,
         }
     }
 
@@ -153,17 +159,13 @@ impl Hands {
                 let made = registry.create(caller, kind, namespace, new.clone(), &options).await?;
                 Ok(object::name(&made).to_owned())
             }
-            Action::Update(kind, new, _) => {
-                let (namespace, name) = (object::namespace(new), object::name(new));
-                let new = new.clone();
-                registry.update(caller, kind, namespace, name, None, new, &options).await?;
-                Ok(name.to_owned())
-            }
+            Action::Update(kind, new, _) => self.update(kind, None, new).await,
             Action::UpdateStatus(kind, new) => {
-                let (namespace, name) = (object::namespace(new), object::name(new));
-                let (sub, new) = (Some(Subresource::Status), new.clone());
-                registry.update(caller, kind, namespace, name, sub, new, &options).await?;
-                Ok(name.to_owned())
+                self.update(kind, Some(Subresource::Status), new).await
+            }
+            Action::Patch(kind, old, change) => self.patch(kind, old, None, change).await,
+            Action::PatchStatus(kind, old, change) => {
+                self.patch(kind, old, Some(Subresource::Status), change).await
             }
             Action::Delete(kind, old, propagation, _) => {
                 let (namespace, name) = (object::namespace(old), object::name(old));
@@ -183,5 +185,42 @@ impl Hands {
                 }
             }
         }
+    }
+
+    async fn update(
+        &self,
+        kind: &'static Kind,
+        part: Option<Subresource>,
+        new: &Value,
+    ) -> Result<String, Status> {
+        if !projection::is_whole(kind) {
+            // A bug, but one that would cost somebody their fields.
+            return Err(Status::internal(format!("{} are patched, not replaced", kind.plural)));
+        }
+        let (namespace, name) = (object::namespace(new), object::name(new));
+        let (caller, options) = (&self.caller, WriteOptions::default());
+        self.registry.update(caller, kind, namespace, name, part, new.clone(), &options).await?;
+        Ok(name.to_owned())
+    }
+
+    async fn patch(
+        &self,
+        kind: &'static Kind,
+        old: &Value,
+        part: Option<Subresource>,
+        change: &Value,
+    ) -> Result<String, Status> {
+        let (namespace, name) = (object::namespace(old), object::name(old));
+        let mut change = change.clone();
+        let metadata = object::map_mut(&mut change, "metadata");
+        metadata.insert("uid".into(), object::uid(old).into());
+        metadata.insert(
+            "resourceVersion".into(),
+            object::text(old, "/metadata/resourceVersion").into(),
+        );
+        let (caller, options) = (&self.caller, WriteOptions::default());
+        let change = Patch::Merge(change);
+        self.registry.patch(caller, kind, namespace, name, part, change, &options).await?;
+        Ok(name.to_owned())
     }
 }

@@ -49,6 +49,7 @@ impl World {
                     let slot = self.objects.iter_mut().find(|old| object::name(old) == name);
                     *slot.expect("an update of something that is there") = Arc::new(new);
                 }
+                Action::Patch(..) | Action::PatchStatus(..) => panic!("no plan patches"),
                 Action::Delete(_, old, _, _) => {
                     let before = self.objects.len();
                     self.objects.retain(|o| object::name(o) != object::name(&old));

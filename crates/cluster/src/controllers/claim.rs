@@ -4,7 +4,7 @@
 //! (kubernetes `pkg/controller/controller_ref_manager.go`).
 
 use portolan_apiserver::{Kind, registry::LabelSelector};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::action::Action;
 use crate::{informer::Object, object};
@@ -35,12 +35,15 @@ pub(crate) fn claim(
                 if matches {
                     claim.owned.push(candidate);
                 } else if !owner_is_leaving {
-                    claim.actions.push(Action::Update(kind, released(owner, &candidate), None));
+                    let owners = others(owner, &candidate);
+                    claim.actions.push(with_owners(kind, candidate, owners));
                 }
             }
             "" if matches && !owner_is_leaving && !object::is_deleting(&candidate) => {
-                let adopted = adopted(owner, owner_kind, &candidate);
-                claim.actions.push(Action::Update(kind, adopted, None));
+                let (version, name) = (owner_kind.api_version, owner_kind.kind);
+                let mut owners = others(owner, &candidate);
+                owners.push(object::controller_reference(owner, version, name));
+                claim.actions.push(with_owners(kind, candidate, owners));
             }
             _ => {}
         }
@@ -48,19 +51,8 @@ pub(crate) fn claim(
     claim
 }
 
-fn adopted(owner: &Value, owner_kind: &Kind, candidate: &Value) -> Value {
-    let mut adopted = candidate.clone();
-    let reference = object::controller_reference(owner, owner_kind.api_version, owner_kind.kind);
-    let mut owners = others(owner, candidate);
-    owners.push(reference);
-    adopted["metadata"]["ownerReferences"] = owners.into();
-    adopted
-}
-
-fn released(owner: &Value, candidate: &Value) -> Value {
-    let mut released = candidate.clone();
-    released["metadata"]["ownerReferences"] = others(owner, candidate).into();
-    released
+fn with_owners(kind: &'static Kind, candidate: Object, owners: Vec<Value>) -> Action {
+    Action::Patch(kind, candidate, json!({"metadata": {"ownerReferences": owners}}))
 }
 
 fn others(owner: &Value, candidate: &Value) -> Vec<Value> {
@@ -76,7 +68,6 @@ mod tests {
     use std::sync::Arc;
 
     use portolan_apiserver::kinds;
-    use serde_json::json;
 
     use super::*;
 
@@ -114,7 +105,7 @@ mod tests {
             let found = match (claim.owned.len(), claim.actions.as_slice()) {
                 (1, []) => "owned",
                 (0, []) => "ignored",
-                (0, [Action::Update(_, new, _)]) => {
+                (0, [Action::Patch(_, _, new)]) => {
                     let owners = object::list(new, "/metadata/ownerReferences");
                     assert_eq!(owners[0]["uid"], "friend");
                     if object::controller_uid(new) == "me" { "adopted" } else { "released" }

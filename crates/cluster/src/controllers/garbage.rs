@@ -15,7 +15,7 @@ use std::{
 };
 
 use portolan_apiserver::{Kind, Status, kinds, registry::Propagation};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{
     action::{Action, Hands},
@@ -89,24 +89,16 @@ fn owner_uids(object: &Value) -> impl Iterator<Item = &str> {
         .map(|owner| object::text(owner, "/uid"))
 }
 
-fn without_owners(object: &Value, uids: &[String]) -> Value {
-    let mut object = object.clone();
-    if let Some(owners) =
-        object.pointer_mut("/metadata/ownerReferences").and_then(Value::as_array_mut)
-    {
-        owners.retain(|owner| uids.iter().all(|uid| uid != object::text(owner, "/uid")));
-    }
-    object
+fn without_owners(kind: &'static Kind, object: Object, uids: &[String]) -> Action {
+    let mut owners = object::list(&object, "/metadata/ownerReferences").to_vec();
+    owners.retain(|owner| uids.iter().all(|uid| uid != object::text(owner, "/uid")));
+    Action::Patch(kind, object, json!({"metadata": {"ownerReferences": owners}}))
 }
 
-fn without_finalizer(object: &Value, finalizer: &str) -> Value {
-    let mut object = object.clone();
-    if let Some(finalizers) =
-        object.pointer_mut("/metadata/finalizers").and_then(Value::as_array_mut)
-    {
-        finalizers.retain(|f| f.as_str() != Some(finalizer));
-    }
-    object
+fn without_finalizer(kind: &'static Kind, object: &Object, finalizer: &str) -> Action {
+    let mut finalizers = object::list(object, "/metadata/finalizers").to_vec();
+    finalizers.retain(|f| f.as_str() != Some(finalizer));
+    Action::Patch(kind, object.clone(), json!({"metadata": {"finalizers": finalizers}}))
 }
 
 /// Dependents by the uid of their owner.
@@ -181,12 +173,10 @@ impl Garbage {
         let mut actions = Vec::new();
         for (item, dependent) in self.dependents(&uid) {
             let Some(kind) = kinds::find_by_resource(item.resource) else { continue };
-            let freed = without_owners(&dependent, std::slice::from_ref(&uid));
-            actions.push(Action::Update(kind, freed, None));
+            actions.push(without_owners(kind, dependent, std::slice::from_ref(&uid)));
         }
         self.hands.apply(actions).await?;
-        let done = without_finalizer(leaving, ORPHAN);
-        self.hands.apply(vec![Action::Update(kind, done, None)]).await
+        self.hands.apply(vec![without_finalizer(kind, leaving, ORPHAN)]).await
     }
 
     /// It leaves once what it owns, and blocks it, has left.
@@ -210,8 +200,7 @@ impl Garbage {
             }
             return Ok(());
         }
-        let done = without_finalizer(leaving, FOREGROUND);
-        self.hands.apply(vec![Action::Update(kind, done, None)]).await
+        self.hands.apply(vec![without_finalizer(kind, leaving, FOREGROUND)]).await
     }
 }
 
@@ -293,7 +282,7 @@ impl Worker for Garbage {
         let has_dependents = !self.dependents(object::uid(&found)).is_empty();
         let action = match judge(&found, &owners, has_dependents) {
             Verdict::Keep => return Ok(Next::Done),
-            Verdict::Disown(uids) => Action::Update(kind, without_owners(&found, &uids), None),
+            Verdict::Disown(uids) => without_owners(kind, found, &uids),
             Verdict::Delete(propagation) => Action::Delete(kind, found, Some(propagation), None),
         };
         self.hands.apply(vec![action]).await?;
@@ -303,8 +292,6 @@ impl Worker for Garbage {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::{Owner::*, *};
 
     #[test]

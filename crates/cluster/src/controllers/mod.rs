@@ -32,6 +32,7 @@ mod statefulset;
 use portolan_apiserver::Registry;
 use portolan_runtime::Tasks;
 
+pub(crate) use self::podset::DELETION_COST_ANNOTATION;
 pub use self::scheduler::RUNNER_LABEL;
 use self::{action::Hands, events::Recorder};
 use crate::informer::Informers;

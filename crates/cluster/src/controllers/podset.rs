@@ -10,7 +10,7 @@ use super::endpointslice::pods::{is_ended, is_ready};
 use crate::{informer::Object, object};
 
 /// Annotation by which a Pod says how much its removal costs.
-const DELETION_COST_ANNOTATION: &str = "controller.kubernetes.io/pod-deletion-cost";
+pub(crate) const DELETION_COST_ANNOTATION: &str = "controller.kubernetes.io/pod-deletion-cost";
 
 /// Whether a Pod counts as one of its set.
 pub(crate) fn is_active(pod: &Value) -> bool {

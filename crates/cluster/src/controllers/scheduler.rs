@@ -156,7 +156,7 @@ fn tolerates(pod: &Value, taint: &Value) -> bool {
     })
 }
 
-/// The Pod, saying that nothing takes it; `None` when it says so already.
+/// What the Pod is to say when nothing takes it; `None` when it says so already.
 fn unschedulable(pod: &Value, message: &str) -> Option<Value> {
     let before = object::condition(pod, "PodScheduled");
     if before.is_some_and(|c| {
@@ -178,9 +178,7 @@ fn unschedulable(pod: &Value, message: &str) -> Option<Value> {
         "reason": "Unschedulable",
         "message": message,
     }));
-    let mut new = pod.clone();
-    object::map_mut(&mut new, "status").insert("conditions".into(), conditions.into());
-    Some(new)
+    Some(json!({"status": {"conditions": conditions}}))
 }
 
 /// Binds Pods.
@@ -240,9 +238,9 @@ impl Worker for Scheduler {
                 self.hands.report(&pod, "Normal", "Scheduled", &message);
             }
             Err(message) => {
-                if let Some(new) = unschedulable(&pod, &message) {
+                if let Some(told) = unschedulable(&pod, &message) {
                     self.hands.report(&pod, "Warning", "FailedScheduling", &message);
-                    self.hands.apply(vec![Action::UpdateStatus(&kinds::PODS, new)]).await?;
+                    self.hands.apply(vec![Action::PatchStatus(&kinds::PODS, pod, told)]).await?;
                 }
             }
         }

@@ -37,7 +37,8 @@ impl runner::Worker for Kubelet {
 
     async fn reconcile(&self, key: &ObjectKey) -> Result<Next, Status> {
         let host = &self.0;
-        let pod = host.pods.get(&key.namespace, &key.name);
+        // Whole, as the informer does not have it.
+        let pod = host.registry.get(&kinds::PODS, &key.namespace, &key.name).ok().map(Arc::new);
         let pod = pod.filter(|pod| object::text(pod, "/spec/nodeName") == host.config.node_name);
         let former = {
             let mut entries = host.entries();

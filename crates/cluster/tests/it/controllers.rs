@@ -92,7 +92,7 @@ async fn a_deployment_and_its_service() {
     cluster
         .until_one(deployments, "default", "web", "the way back", |d| rolled_out(d, "4", 1))
         .await;
-    let sets = cluster.informer(&kinds::REPLICA_SETS).list(Some("default"));
+    let sets = cluster.list(&kinds::REPLICA_SETS, "default");
     assert_eq!(sets.len(), 3);
 
     // What it owns goes with it; the Service stays, and says that it has nobody.
@@ -132,7 +132,7 @@ async fn many_pods_and_never_one_too_many() {
     let slices = &kinds::ENDPOINT_SLICES;
     cluster.until(slices, "default", "250 endpoints", |s| addresses(s, "web", 250)).await;
     assert_eq!(most.load(std::sync::atomic::Ordering::SeqCst), 250);
-    let ours = cluster.informer(slices).list(Some("default"));
+    let ours = cluster.list(slices, "default");
     let sizes: Vec<usize> = ours
         .iter()
         .filter(|s| object::label(s, "kubernetes.io/service-name") == Some("web"))
@@ -178,9 +178,63 @@ async fn a_set_adopts_and_releases() {
     cluster
         .until(&kinds::REPLICA_SETS, "default", "no set", |sets| sets.is_empty().then_some(()))
         .await;
-    let pods = cluster.informer(&kinds::PODS).list(Some("default"));
+    let pods = cluster.list(&kinds::PODS, "default");
     assert_eq!(pods.len(), 3);
     assert!(pods.iter().all(|pod| object::controller_uid(pod).is_empty()));
+    cluster.end().await;
+}
+
+/// Informers keep a part of a Pod, and the record of field owners of nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn writers_leave_alone_what_informers_do_not_keep() {
+    let cluster = Cluster::start().await;
+    let pods = &kinds::PODS;
+    let pod = json!({
+        "metadata": {"name": "lone", "labels": {"app": "web"}, "annotations": {"note": "mine"},
+            "finalizers": ["example.com/hold"]},
+        "spec": {
+            "nodeSelector": {"disk": "none"},
+            "containers": [{"name": "main", "image": "v1", "env": [{"name": "A", "value": "b"}]}],
+            "volumes": [{"name": "v", "emptyDir": {"sizeLimit": "1Mi"}}],
+        },
+    });
+    let pod = cluster.create(pods, "default", pod).await;
+    let rest = |pod: &Value| {
+        let mut rest = pod.clone();
+        for field in ["resourceVersion", "ownerReferences", "managedFields"] {
+            rest["metadata"].as_object_mut().unwrap().shift_remove(field);
+        }
+        rest["status"].as_object_mut().unwrap().shift_remove("conditions");
+        rest
+    };
+    let fields_of = |object: &Value, manager: &str| {
+        let entries = object::list(object, "/metadata/managedFields");
+        entries.iter().find(|entry| entry["manager"] == *manager).map(|e| e["fieldsV1"].clone())
+    };
+    let made = fields_of(&pod, "test").unwrap();
+    let unharmed = |now: &Value| {
+        assert_eq!(rest(now), rest(&pod));
+        assert_eq!(fields_of(now, "test"), Some(made.clone()));
+    };
+    // The scheduler finds no Node for it.
+    let told = |pod: &Value| object::condition(pod, "PodScheduled").map(|_| pod.clone());
+    unharmed(&cluster.until_one(pods, "default", "lone", "a reason", told).await);
+    // A set adopts it, and the garbage collector frees it again.
+    let mut set = deployment("web", 1, "v1");
+    set["spec"].as_object_mut().unwrap().remove("strategy");
+    cluster.create(&kinds::REPLICA_SETS, "default", set).await;
+    let owned = |is: bool| {
+        move |pod: &Value| (object::controller_uid(pod).is_empty() != is).then(|| pod.clone())
+    };
+    unharmed(&cluster.until_one(pods, "default", "lone", "an owner", owned(true)).await);
+    let sets = &kinds::REPLICA_SETS;
+    let set = cluster.list(sets, "default").remove(0);
+    let fields = fields_of(&set, "test").unwrap();
+    let counted = |set: &Value| object::int(set, "/status/replicas").map(|_| set.clone());
+    let set = cluster.until_one(sets, "default", "web", "a status", counted).await;
+    assert_eq!(fields_of(&set, "test"), Some(fields));
+    cluster.delete(sets, "default", "web", Some(Propagation::Orphan)).await.unwrap();
+    unharmed(&cluster.until_one(pods, "default", "lone", "no owner", owned(false)).await);
     cluster.end().await;
 }
 
@@ -191,7 +245,7 @@ async fn foreground_deletion_waits_for_what_is_owned() {
     let deployments = &kinds::DEPLOYMENTS;
     cluster.until_one(deployments, "default", "web", "rollout", |d| rolled_out(d, "1", 3)).await;
     // Something that blocks one Pod.
-    let pods = cluster.informer(&kinds::PODS).list(Some("default"));
+    let pods = cluster.list(&kinds::PODS, "default");
     let held = object::name(&pods[0]).to_owned();
     let hold = json!({"metadata": {"finalizers": ["example.com/hold"]}});
     cluster.merge(&kinds::PODS, "default", &held, hold).await;
@@ -203,7 +257,7 @@ async fn foreground_deletion_waits_for_what_is_owned() {
         })
         .await;
     for kind in [&kinds::DEPLOYMENTS, &kinds::REPLICA_SETS] {
-        assert_eq!(cluster.informer(kind).list(Some("default")).len(), 1, "{kind:?}");
+        assert_eq!(cluster.list(kind, "default").len(), 1, "{kind:?}");
     }
     let release = json!({"metadata": {"finalizers": null}});
     cluster.merge(&kinds::PODS, "default", &held, release).await;

@@ -103,12 +103,13 @@ impl Kube {
     /// Waits until a Pod is as `find` wants it.
     async fn until<T>(&self, name: &str, what: &str, find: impl Fn(&Value) -> Option<T>) -> T {
         let pods = self.running.informers.of(&kinds::PODS);
-        let found = pods.until(|pods| find(&*pods.get("default", name)?));
+        let get = || self.running.registry.get(&kinds::PODS, "default", name).ok();
+        let found = pods.until(|_| find(&get()?));
         match tokio::time::timeout(DEADLINE, found).await {
             Ok(found) => found,
             Err(_) => panic!(
                 "{what} did not come; there is {}",
-                serde_json::to_string_pretty(&pods.get("default", name)).unwrap()
+                serde_json::to_string_pretty(&get()).unwrap()
             ),
         }
     }

@@ -66,6 +66,13 @@ impl Cluster {
         self.running.informers.of(kind)
     }
 
+    /// The objects of a namespace, whole.
+    pub(crate) fn list(&self, kind: &'static Kind, namespace: &str) -> Vec<Object> {
+        let namespace = kind.namespaced.then_some(namespace);
+        let (_, objects) = self.running.registry.list(kind, namespace);
+        objects.into_iter().map(Arc::new).collect()
+    }
+
     pub(crate) async fn create(
         &self,
         kind: &'static Kind,
@@ -110,13 +117,12 @@ impl Cluster {
         find: impl Fn(&[Object]) -> Option<T>,
     ) -> T {
         let informer = self.informer(kind);
-        let namespace = kind.namespaced.then_some(namespace);
-        let found = informer.until(|informer| find(&informer.list(namespace)));
+        let found = informer.until(|_| find(&self.list(kind, namespace)));
         match tokio::time::timeout(DEADLINE, found).await {
             Ok(found) => found,
             Err(_) => panic!(
                 "{what} did not come; there is {}",
-                serde_json::to_string_pretty(&informer.list(namespace)).unwrap()
+                serde_json::to_string_pretty(&self.list(kind, namespace)).unwrap()
             ),
         }
     }
@@ -162,8 +168,8 @@ fn simulate_kubelet(running: &Running, shutdown: &Shutdown) {
                 () = shutdown.cancelled() => return,
             };
             queue.done(&key);
-            let Some(pod) = pods.get(&key.namespace, &key.name) else { continue };
             let (namespace, name) = (&*key.namespace, &*key.name);
+            let Ok(pod) = registry.get(&kinds::PODS, namespace, name) else { continue };
             if object::is_deleting(&pod) {
                 let options =
                     DeleteOptions { grace_period_seconds: Some(0), ..DeleteOptions::default() };

@@ -42,7 +42,7 @@ async fn a_stateful_set_keeps_names_and_rolls() {
         }
     };
     cluster.until_one(sets, "default", "db", "the first rollout", done(1)).await;
-    let pods = cluster.informer(&kinds::PODS).list(Some("default"));
+    let pods = cluster.list(&kinds::PODS, "default");
     assert_eq!(images(&pods), ["db-0 v1", "db-1 v1", "db-2 v1"]);
     // Each answers by its name.
     let names = cluster.until(&kinds::ENDPOINT_SLICES, "default", "names", |slices| {
@@ -58,9 +58,9 @@ async fn a_stateful_set_keeps_names_and_rolls() {
     }
     cluster.merge(sets, "default", "db", json!({"spec": {"template": template("v2")}})).await;
     cluster.until_one(sets, "default", "db", "the second rollout", done(2)).await;
-    let pods = cluster.informer(&kinds::PODS).list(Some("default"));
+    let pods = cluster.list(&kinds::PODS, "default");
     assert_eq!(images(&pods), ["db-0 v2", "db-1 v2", "db-2 v2"]);
-    let history = cluster.informer(&kinds::CONTROLLER_REVISIONS).list(Some("default"));
+    let history = cluster.list(&kinds::CONTROLLER_REVISIONS, "default");
     assert_eq!(history.len(), 2);
     cluster.merge(sets, "default", "db", json!({"spec": {"replicas": 1}})).await;
     cluster
@@ -91,7 +91,7 @@ async fn a_daemon_set_is_on_the_node_that_is_run() {
     cluster.until_one(sets, "default", "log", "its Pod", done(1)).await;
     cluster.merge(sets, "default", "log", json!({"spec": {"template": template("v2")}})).await;
     cluster.until_one(sets, "default", "log", "its new Pod", done(2)).await;
-    let pods = cluster.informer(&kinds::PODS).list(Some("default"));
+    let pods = cluster.list(&kinds::PODS, "default");
     assert_eq!(pods.len(), 1);
     assert_eq!(object::text(&pods[0], "/spec/nodeName"), NODE);
     assert_eq!(object::text(&pods[0], "/spec/containers/0/image"), "v2");
@@ -115,7 +115,7 @@ async fn a_restart_goes_on_where_it_stopped() {
     cluster.until_one(&kinds::DEPLOYMENTS, "default", "web", "a rollout", settled).await;
     let service_before = cluster.informer(&kinds::SERVICES).get("default", "web").unwrap();
     let names = |cluster: &Cluster| -> Vec<String> {
-        let pods = cluster.informer(&kinds::PODS).list(Some("default"));
+        let pods = cluster.list(&kinds::PODS, "default");
         pods.iter().map(|pod| object::name(pod).to_owned()).collect()
     };
     let before = names(&cluster);

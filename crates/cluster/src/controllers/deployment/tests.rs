@@ -83,6 +83,7 @@ impl Sim {
                     *self.sets.iter_mut().find(|s| object::name(s) == name).unwrap() = new;
                 }
                 Action::UpdateStatus(_, new) => self.deployment = new,
+                Action::Patch(..) | Action::PatchStatus(..) => panic!("no plan patches"),
                 Action::Delete(_, old, _, _) => {
                     self.sets.retain(|s| object::name(s) != object::name(&old));
                 }
