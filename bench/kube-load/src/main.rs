@@ -170,11 +170,12 @@ async fn drive(path: &std::path::Path, pids: &[u64], load: Load) -> Result<()> {
             let plan = Plan { watchers, changes, per_second, pods, series };
             let seen = watches::run(&dialer, &server, plan).await?;
             println!(
-                "p50 {:.2} ms, p99 {:.2} ms, worst {:.2} ms at {:.0}/s; {:.2} us of processor per event, of ours {:.2} us; {} watches ended early",
+                "p50 {:.2} ms, p99 {:.2} ms, worst {:.2} ms at {:.0}/s, {:.1} % came; {:.2} us of processor per event, of ours {:.2} us; {} watches ended early",
                 seen.p50_ms,
                 seen.p99_ms,
                 seen.worst_ms,
                 seen.per_second,
+                seen.came_percent,
                 seen.cpu_us,
                 seen.own_cpu_us,
                 seen.reopened

@@ -151,14 +151,20 @@ async fn hold(server: &Server, which: Which, figures: &mut Figures) -> Result<()
             &format!("{title}: p99"),
             (seen.p99_ms, "ms", Less),
         );
-        let title = format!("{title}: processor per event");
-        figures.add(which, &format!("{name}_cpu"), &title, (seen.cpu_us, "us", Less));
+        for (tag, what, sample) in [
+            ("cpu", "processor per event", (seen.cpu_us, "us", Less)),
+            ("rate", "changes made", (seen.per_second, "/s", More)),
+            ("came", "events that came", (seen.came_percent, "%", More)),
+        ] {
+            figures.add(which, &format!("{name}_{tag}"), &format!("{title}: {what}"), sample);
+        }
         eprintln!(
-            "  {name}: p50 {:.2} ms, p99 {:.2} ms, worst {:.2} ms, {:.0} changes/s, {:.1} us per event (the load itself {:.1} us), {} watches ended early",
+            "  {name}: p50 {:.2} ms, p99 {:.2} ms, worst {:.2} ms, {:.0} changes/s, {:.1} % came, {:.1} us per event (the load itself {:.1} us), {} watches ended early",
             seen.p50_ms,
             seen.p99_ms,
             seen.worst_ms,
             seen.per_second,
+            seen.came_percent,
             seen.cpu_us,
             seen.own_cpu_us,
             seen.reopened
