@@ -123,6 +123,8 @@ pub const WAITS_MAX: usize = 256;
 /// whole catalog as JSON.
 pub const LISTS_MAX: usize = 4;
 
+pub use metrics::register as register_metrics;
+
 /// Starts the face. The socket is bound when this returns.
 pub async fn start(config: Config, parts: Parts, tasks: &Tasks) -> Result<Running, StartError> {
     if !config.listen.ip().is_loopback() {

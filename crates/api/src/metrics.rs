@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use portolan_catalog::Hub;
+use portolan_model::SourceId;
 use portolan_runtime::{Clock, Metrics};
 use prometheus_client::{
     collector::Collector,
@@ -24,7 +25,7 @@ impl std::fmt::Debug for CatalogMetrics {
 }
 
 /// Registers the catalog's metrics.
-pub(crate) fn register(metrics: &Metrics, hub: Arc<Hub>, clock: Arc<dyn Clock>) {
+pub fn register(metrics: &Metrics, hub: Arc<Hub>, clock: Arc<dyn Clock>) {
     let collector = CatalogMetrics { hub, clock };
     metrics.register(|registry| registry.register_collector(Box::new(collector)));
 }
@@ -77,6 +78,34 @@ impl Collector for CatalogMetrics {
             forgotten.metric_type(),
         )?;
         forgotten.encode(metric)?;
+        let sources = snapshot.sources();
+        let labels = |id: &SourceId| [("source", id.to_string())];
+        let mut stale = encoder.encode_descriptor(
+            "portolan_source_stale",
+            "Since when a source has not been connected; 0: it is",
+            Some(&Unit::Seconds),
+            forgotten.metric_type(),
+        )?;
+        for (id, status) in sources {
+            let lost = !status.lost.is_empty();
+            let age_ms = self.clock.unix_ms().saturating_sub(status.since_ms);
+            let age_s = if lost {
+                std::time::Duration::from_millis(age_ms)
+            } else {
+                std::time::Duration::ZERO
+            };
+            ConstGauge::new(age_s.as_secs_f64()).encode(stale.encode_family(&labels(id))?)?;
+        }
+        let mut repaired = encoder.encode_descriptor(
+            "portolan_source_repaired",
+            "What was held and had been wrong when it was verified",
+            None,
+            forgotten.metric_type(),
+        )?;
+        for (id, status) in sources {
+            let facts = status.parts.values().map(|part| part.repaired).sum();
+            gauge(facts).encode(repaired.encode_family(&labels(id))?)?;
+        }
         // One family: its descriptor comes once, however many members there are.
         let mut behind = encoder.encode_descriptor(
             "portolan_face_versions_behind",

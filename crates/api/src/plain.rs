@@ -79,7 +79,10 @@ async fn bind(listen: SocketAddr) -> io::Result<TcpListener> {
 
 async fn ready(State(readiness): State<Readiness>) -> Response {
     match readiness.blockers() {
-        blockers if blockers.is_empty() => "OK".into_response(),
+        blockers if blockers.is_empty() => {
+            let lines = std::iter::once("OK".to_owned()).chain(readiness.notes());
+            lines.collect::<Vec<_>>().join("\n").into_response()
+        }
         blockers => {
             (StatusCode::SERVICE_UNAVAILABLE, format!("{}\n", blockers.join("\n"))).into_response()
         }

@@ -194,7 +194,10 @@ async fn readyz(State(shared): State<Arc<Shared>>) -> Response {
         blockers.push("the catalog has not been filled by every source".to_owned());
     }
     if blockers.is_empty() {
-        return (StatusCode::OK, "ok\n").into_response();
+        let notes = shared.readiness.notes();
+        let lines = std::iter::once("ok".to_owned()).chain(notes);
+        let text: String = lines.map(|line| line + "\n").collect();
+        return (StatusCode::OK, text).into_response();
     }
     let text = format!("not ready: {}\n", blockers.join(", "));
     (StatusCode::SERVICE_UNAVAILABLE, text).into_response()

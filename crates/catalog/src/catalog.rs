@@ -8,7 +8,7 @@ use portolan_model::{
 
 use crate::{
     Hub, PartStatus, ServiceEntry, Snapshot, SourceStatus,
-    facts::{Facts, Touched},
+    facts::{Facts, Repair, Touched},
     merge,
     shards::copy_bytes,
 };
@@ -193,6 +193,7 @@ impl Catalog {
                         let status = PartStatus {
                             complete: part.complete,
                             facts: part.facts,
+                            repaired: part.repaired,
                             revision: part.revision.clone(),
                         };
                         (name.clone(), status)
@@ -208,6 +209,12 @@ impl Catalog {
 
     fn first<T>(&self, key: &FactKey, pick: impl Fn(&Fact) -> Option<T>) -> Option<T> {
         self.facts.said(key).find_map(|(_, fact)| pick(fact))
+    }
+
+    /// What listings that should have changed nothing have changed, since this was asked
+    /// last: some of it, where it is much.
+    pub fn take_repairs(&mut self) -> Vec<Repair> {
+        std::mem::take(&mut self.facts.repairs)
     }
 
     /// The version that readers see.

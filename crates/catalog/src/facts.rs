@@ -15,6 +15,31 @@ use portolan_model::{
 
 use crate::intern::Interner;
 
+/// Repairs that are remembered until somebody asks; the rest is counted only.
+const REPAIRS_MAX: usize = 64;
+
+/// What a verifying listing did to a fact.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Repaired {
+    /// It had been missed.
+    Added,
+    /// It had been another.
+    Changed,
+    /// It had been gone.
+    Removed,
+}
+
+/// A fact that had been wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Repair {
+    /// Who told it.
+    pub source: SourceId,
+    /// Which.
+    pub key: FactKey,
+    /// What became of it.
+    pub how: Repaired,
+}
+
 /// What a batch of events has touched.
 #[derive(Debug, Default)]
 pub(crate) struct Touched {
@@ -57,8 +82,12 @@ pub(crate) struct Part {
     listing: u64,
     /// The listing under way has not completed.
     listing_open: bool,
+    /// The listing under way should change nothing.
+    verifies: bool,
     pub(crate) complete: bool,
     pub(crate) facts: usize,
+    /// Facts that verifying listings have changed.
+    pub(crate) repaired: usize,
     pub(crate) revision: Name,
 }
 
@@ -73,12 +102,19 @@ pub(crate) struct Source {
 }
 
 impl Source {
+    fn begin(&mut self, part: Name, verifies: bool) {
+        let part = self.parts.entry(part).or_default();
+        part.listing += 1;
+        part.listing_open = true;
+        part.verifies = verifies;
+    }
+
     /// Whether an event shows that its part is connected again. A listing shows
     /// it by its end only: one that begins and breaks off, time after time, must
     /// not make the loss look young.
     fn is_back(&self, event: &Event) -> bool {
         match event {
-            Event::Begin { .. } | Event::Lost { .. } => false,
+            Event::Begin { .. } | Event::Verify { .. } | Event::Lost { .. } => false,
             Event::Complete { .. } | Event::Alive { .. } => true,
             Event::Sighting { part, .. } | Event::Gone { part, .. } => {
                 self.parts.get(part).is_none_or(|part| !part.listing_open)
@@ -97,6 +133,8 @@ pub(crate) struct Facts {
     /// A sorted list each: nearly all services have one slice, and a set would
     /// cost ten times as much for it.
     slices: BTreeMap<ServiceKey, Vec<(SourceId, Origin, ObjectName)>>,
+    /// What verifying listings have changed since somebody asked.
+    pub(crate) repairs: Vec<Repair>,
 }
 
 impl Facts {
@@ -119,11 +157,8 @@ impl Facts {
             touched.sources.insert(source_id.clone());
         }
         match event {
-            Event::Begin { part } => {
-                let part = source.parts.entry(part).or_default();
-                part.listing += 1;
-                part.listing_open = true;
-            }
+            Event::Begin { part } => source.begin(part, false),
+            Event::Verify { part } => source.begin(part, true),
             Event::Sighting { part, mut key, mut fact } => {
                 self.names.key(&mut key);
                 match &mut *fact {
@@ -160,7 +195,14 @@ impl Facts {
                     .map(|(key, _)| key.clone())
                     .collect();
                 for key in stale {
+                    self.repair(source_id, &part, &key, Repaired::Removed);
                     self.remove(source_id, &key, touched);
+                }
+                // What comes between listings is news.
+                if let Some(slot) =
+                    self.sources.get_mut(source_id).and_then(|s| s.parts.get_mut(&part))
+                {
+                    slot.verifies = false;
                 }
             }
             Event::Lost { part, error } => {
@@ -168,7 +210,8 @@ impl Facts {
                     source.since_ms = at_ms;
                 }
                 // A listing that broke off must not complete later by accident.
-                source.parts.entry(part.clone()).or_default().listing_open = false;
+                let slot = source.parts.entry(part.clone()).or_default();
+                (slot.listing_open, slot.verifies) = (false, false);
                 if source.lost.get(&part) != Some(&error) {
                     source.lost.insert(part, error);
                     touched.sources.insert(source_id.clone());
@@ -188,7 +231,7 @@ impl Facts {
         touched: &mut Touched,
     ) {
         let Some(source) = self.sources.get_mut(source_id) else { return };
-        if let Some(old) = source.said.get_mut(&key) {
+        let how = if let Some(old) = source.said.get_mut(&key) {
             if old.part != part {
                 // Another part tells it now; each is counted where it is told.
                 if let Some(teller) = source.parts.get_mut(&old.part) {
@@ -203,7 +246,12 @@ impl Facts {
             if *old.fact == *fact {
                 return;
             }
-        }
+            Repaired::Changed
+        } else {
+            Repaired::Added
+        };
+        self.repair(source_id, &part, &key, how);
+        let Some(source) = self.sources.get_mut(source_id) else { return };
         let moved = source.said.get(&key).and_then(|old| match &*old.fact {
             Fact::EndpointSlice(slice) => Some(slice.service.clone()),
             _ => None,
@@ -229,6 +277,19 @@ impl Facts {
             && let Some(part) = source.parts.get_mut(&part)
         {
             part.facts += 1;
+        }
+    }
+
+    /// Notes a change that a verifying listing makes.
+    fn repair(&mut self, source_id: &SourceId, part: &Name, key: &FactKey, how: Repaired) {
+        let source = self.sources.get_mut(source_id);
+        let Some(part) = source.and_then(|source| source.parts.get_mut(part)) else { return };
+        if !part.verifies {
+            return;
+        }
+        part.repaired += 1;
+        if self.repairs.len() < REPAIRS_MAX {
+            self.repairs.push(Repair { source: source_id.clone(), key: key.clone(), how });
         }
     }
 

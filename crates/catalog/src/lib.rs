@@ -35,6 +35,7 @@ mod snapshot;
 pub use board::{Ack, Board, Convergence, Member};
 pub use catalog::Catalog;
 pub use diff::{Change, Diff, ServicePlace};
+pub use facts::{Repair, Repaired};
 pub use hub::{Hub, Subscriber, Update};
 pub use shards::Shards;
 pub use snapshot::{PartStatus, ServiceEntry, Snapshot, SourceStatus};

@@ -45,6 +45,8 @@ pub struct PartStatus {
     pub complete: bool,
     /// Facts it tells.
     pub facts: usize,
+    /// Facts that had been wrong when they were verified, since the start.
+    pub repaired: usize,
     /// The source's revision of its last event.
     pub revision: Name,
 }

@@ -463,6 +463,36 @@ fn any_event() -> impl Strategy<Value = Event> {
     ]
 }
 
+#[test]
+fn verifying_listings_tell_what_they_repair() {
+    let hub = hub();
+    let mut catalog = Catalog::new(hub.clone());
+    let say = |event| report("k", event);
+    catalog.apply([begin(), sight(service("a")), sight(service("b")), complete()].map(say), 1);
+    let verify = || Event::Verify { part: name(PART) };
+    catalog.apply([verify(), sight(service("a")), sight(service("b")), complete()].map(say), 2);
+    assert_eq!(catalog.take_repairs(), []);
+
+    let (key, Fact::Service(other)) = service("a") else { panic!() };
+    let other = Fact::Service(Service { publish_not_ready: true, ..other });
+    let wrong = [verify(), sight((key, other)), sight(service("c")), complete()];
+    catalog.apply(wrong.map(say), 3);
+    let repairs: Vec<String> = catalog
+        .take_repairs()
+        .into_iter()
+        .map(|repair| format!("{} {:?}", repair.key, repair.how))
+        .collect();
+    assert_eq!(repairs, ["Service ns/a Changed", "Service ns/c Added", "Service ns/b Removed"]);
+    let repaired = |hub: &Hub| hub.snapshot().sources()[&SourceId::new("k")].parts[PART].repaired;
+    assert_eq!(repaired(&hub), 3);
+    // Changes behind it are news.
+    catalog.apply([sight(service("d"))].map(say), 4);
+    assert_eq!((catalog.take_repairs(), repaired(&hub)), (vec![], 3));
+    // One that breaks off repairs what it had come to, and ends.
+    catalog.apply([verify(), lost(), begin(), complete()].map(say), 5);
+    assert_eq!(catalog.take_repairs(), []);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
 

@@ -54,6 +54,8 @@ pub enum Command {
     Up(Box<UpArgs>),
     /// Run the embedded Kubernetes API and its controllers alone
     Cluster(ClusterArgs),
+    /// Serve names and the HTTP API for a Kubernetes cluster that runs already
+    Serve(Box<ServeArgs>),
     /// List services, instances, endpoints, nodes, sources or versions
     Get(GetArgs),
     /// Print one line per change of the catalog
@@ -152,22 +154,9 @@ pub enum PodNetwork {
     Netns,
 }
 
-/// `portolan up`
+/// What `up` and `serve` share.
 #[derive(Clone, Debug, Args)]
-#[command(after_help = "Examples:\n  \
-    portolan up --demo\n  \
-    portolan up --ephemeral --without proxy -o json\n  \
-    portolan up --http-listen 127.0.0.1:0 --source-file legacy=./services.yaml")]
-pub struct UpArgs {
-    /// The cluster's flags.
-    #[command(flatten)]
-    pub cluster: ClusterFlags,
-    /// Create the demo: four services as six real processes, in namespace demo
-    #[arg(long)]
-    pub demo: bool,
-    /// Leave parts out: proxy,dns,xds,api,console
-    #[arg(long, value_enum, value_delimiter = ',', value_name = "PARTS")]
-    pub without: Vec<Part>,
+pub struct FaceFlags {
     /// Where the DNS server listens (UDP and TCP)
     #[arg(long, value_name = "ADDRESS", value_parser = socket, default_value = "127.0.0.1:1053")]
     pub dns_listen: SocketAddr,
@@ -198,6 +187,66 @@ pub struct UpArgs {
     /// The domain of cluster names
     #[arg(long, value_name = "DOMAIN", default_value = "cluster.local")]
     pub cluster_domain: String,
+}
+
+/// `portolan up`
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    portolan up --demo\n  \
+    portolan up --ephemeral --without proxy -o json\n  \
+    portolan up --http-listen 127.0.0.1:0 --source-file legacy=./services.yaml")]
+pub struct UpArgs {
+    /// The cluster's flags.
+    #[command(flatten)]
+    pub cluster: ClusterFlags,
+    /// Create the demo: four services as six real processes, in namespace demo
+    #[arg(long)]
+    pub demo: bool,
+    /// Leave parts out: proxy,dns,xds,api,console
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "PARTS")]
+    pub without: Vec<Part>,
+    /// The faces' flags.
+    #[command(flatten)]
+    pub faces: FaceFlags,
+}
+
+/// What `serve` serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Role {
+    /// Names
+    Dns,
+    /// HTTP API
+    Api,
+}
+
+/// `portolan serve`
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    portolan serve --roles dns --corefile /etc/coredns/Corefile --dns-listen 0.0.0.0:53\n  \
+    portolan serve --kubeconfig ~/.kube/config --data-dir ./serve -o json")]
+pub struct ServeArgs {
+    /// What is served: dns,api
+    #[arg(
+        long,
+        value_enum,
+        value_delimiter = ',',
+        value_name = "ROLES",
+        default_value = "dns,api"
+    )]
+    pub roles: Vec<Role>,
+    /// The cluster [default: the one that we run in, else KUBECONFIG, else ~/.kube/config]
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+    /// Where addresses.json goes, and what the API told last: a restart without it answers from
+    /// there. One directory for each cluster [default: a temporary one]
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// The faces' flags.
+    #[command(flatten)]
+    pub faces: FaceFlags,
+    /// Print addresses.json as one line once ready
+    #[arg(short, long, value_enum)]
+    pub output: Option<RunOutput>,
 }
 
 /// `portolan cluster`

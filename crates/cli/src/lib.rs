@@ -114,7 +114,11 @@ pub async fn run(cli: &Cli, output: &mut Output) -> Option<Result<Exit, Failure>
             output.raw(&script).map(|()| Exit::Fine).map_err(Failure::from)
         }
         Command::Version => version(output),
-        Command::Up(_) | Command::Cluster(_) | Command::Register(_) | Command::Demo(_) => {
+        Command::Up(_)
+        | Command::Cluster(_)
+        | Command::Serve(_)
+        | Command::Register(_)
+        | Command::Demo(_) => {
             return None;
         }
     };

@@ -46,6 +46,20 @@ pub enum FactKey {
     Rejection(Name, ObjectName),
 }
 
+impl std::fmt::Display for FactKey {
+    /// The kind of object, and its name.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Namespace(name) => write!(f, "Namespace {name}"),
+            Self::Node(name) => write!(f, "Node {name}"),
+            Self::Workload(object) => write!(f, "Pod {object}"),
+            Self::Service(key) => write!(f, "Service {key}"),
+            Self::EndpointSlice(_, object) => write!(f, "EndpointSlice {object}"),
+            Self::Rejection(kind, object) => write!(f, "unusable {kind} {object}"),
+        }
+    }
+}
+
 /// What is known under a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fact {
@@ -69,6 +83,12 @@ pub enum Event {
     /// A full listing of this part of the source begins. A source that watches
     /// several kinds lists each on its own; `part` names it (`services`, ...).
     Begin {
+        /// Which part.
+        part: Name,
+    },
+    /// The same, of the very revision that this source has told of before: whatever it
+    /// changes had been wrong.
+    Verify {
         /// Which part.
         part: Name,
     },
@@ -115,6 +135,7 @@ impl Event {
     pub fn part(&self) -> &Name {
         match self {
             Self::Begin { part }
+            | Self::Verify { part }
             | Self::Sighting { part, .. }
             | Self::Gone { part, .. }
             | Self::Complete { part }

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use anyhow::{Context, Result, bail};
 use portolan_apiserver::registry::Cidr;
-use portolan_cli::args::{ClusterFlags, PodNetwork, UpArgs};
+use portolan_cli::args::{ClusterFlags, FaceFlags, PodNetwork};
 use portolan_dns::{ConfigFile, config::FaceConfig};
 use portolan_model::Origin;
 
@@ -46,8 +46,8 @@ pub(crate) struct DnsConfig {
 }
 
 /// Reads the DNS face's configuration, if a flag names one.
-pub(crate) fn dns(up: &UpArgs) -> Result<Option<DnsConfig>> {
-    let file = match (&up.corefile, &up.dns_config) {
+pub(crate) fn dns(flags: &FaceFlags) -> Result<Option<DnsConfig>> {
+    let file = match (&flags.corefile, &flags.dns_config) {
         (Some(path), _) => ConfigFile::Corefile(path.clone()),
         (None, Some(path)) => ConfigFile::Native(path.clone()),
         (None, None) => return Ok(None),

@@ -5,8 +5,10 @@
 mod apply;
 mod config;
 mod data_dir;
+mod faces;
 mod outside;
 mod register;
+mod serve;
 mod signals;
 mod tour;
 mod up;
@@ -89,6 +91,7 @@ async fn run(cli: Cli, outside: Option<outside::Outside>) -> Exit {
         Command::Cluster(args) => {
             up::run(up::Wanted::cluster_alone(args), outside, &mut output).await
         }
+        Command::Serve(args) => serve::run(*args, &mut output).await,
         Command::Register(args) => register::run(args, &mut output).await,
         Command::Demo(args) => demo(args).await,
         // The reading verbs were run above.

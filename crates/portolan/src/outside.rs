@@ -54,9 +54,9 @@ pub(crate) struct Outside {
 pub(crate) fn enter(command: &mut Command) -> Result<Option<Outside>> {
     let (flags, faces) = match command {
         Command::Up(up) => {
-            let dns = (!up.without.contains(&Part::Dns)).then_some(&mut up.dns_listen);
-            let http = (!up.without.contains(&Part::Api)).then_some(&mut up.http_listen);
-            let domain = up.cluster_domain.clone();
+            let dns = (!up.without.contains(&Part::Dns)).then_some(&mut up.faces.dns_listen);
+            let http = (!up.without.contains(&Part::Api)).then_some(&mut up.faces.http_listen);
+            let domain = up.faces.cluster_domain.clone();
             (&mut up.cluster, Some((dns, http, domain)))
         }
         Command::Cluster(cluster) => (&mut cluster.cluster, None),

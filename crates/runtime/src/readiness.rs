@@ -13,10 +13,19 @@ pub struct Readiness {
     shared: Arc<Shared>,
 }
 
-#[derive(Debug)]
+/// Says what one should know of who is ready all the same.
+type Note = Box<dyn Fn() -> Option<String> + Send + Sync>;
+
 struct Shared {
+    notes: Mutex<Vec<Note>>,
     blockers: Mutex<BTreeSet<(String, u64)>>,
     ready: watch::Sender<bool>,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").field("blockers", &self.blockers).finish_non_exhaustive()
+    }
 }
 
 impl Default for Readiness {
@@ -30,6 +39,7 @@ impl Readiness {
     pub fn new() -> Self {
         Self {
             shared: Arc::new(Shared {
+                notes: Mutex::default(),
                 blockers: Mutex::default(),
                 ready: watch::Sender::new(true),
             }),
@@ -53,6 +63,19 @@ impl Readiness {
     pub fn blockers(&self) -> Vec<String> {
         let blockers = self.shared.blockers.lock().unwrap_or_else(PoisonError::into_inner);
         blockers.iter().map(|(what, _)| what.clone()).collect()
+    }
+
+    /// Adds something to be told beside readiness, asked for each time: what does not
+    /// block, and still matters.
+    pub fn add_note(&self, note: impl Fn() -> Option<String> + Send + Sync + 'static) {
+        let mut notes = self.shared.notes.lock().unwrap_or_else(PoisonError::into_inner);
+        notes.push(Box::new(note));
+    }
+
+    /// What is to be told beside readiness now.
+    pub fn notes(&self) -> Vec<String> {
+        let notes = self.shared.notes.lock().unwrap_or_else(PoisonError::into_inner);
+        notes.iter().filter_map(|note| note()).collect()
     }
 
     /// Returns once nothing blocks.

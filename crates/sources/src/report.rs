@@ -20,7 +20,12 @@ pub struct Reports {
 impl Reports {
     /// A batch of things observed now.
     pub fn now(clock: &Arc<dyn Clock>) -> Self {
-        Self { batch: Vec::new(), observed_at_ms: clock.unix_ms() }
+        Self::at(clock.unix_ms())
+    }
+
+    /// A batch of things observed at a time.
+    pub fn at(observed_at_ms: u64) -> Self {
+        Self { batch: Vec::new(), observed_at_ms }
     }
 
     /// Adds an event.

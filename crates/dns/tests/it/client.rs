@@ -7,7 +7,7 @@ use domain::base::{
     iana::{Class, Rtype},
 };
 use portolan_catalog::Hub;
-use portolan_dns::{Config, Running, Settings, start};
+use portolan_dns::{Config, Running, Settings, config::FaceConfig, start};
 use portolan_runtime::{Metrics, Readiness, Shutdown, SystemClock, Tasks};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -32,7 +32,13 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) async fn start(hub: Arc<Hub>, settings: Settings) -> Self {
+        Self::by(hub, settings, None).await
+    }
+
+    /// One with server blocks.
+    pub(crate) async fn by(hub: Arc<Hub>, settings: Settings, face: Option<FaceConfig>) -> Self {
         let config = Config {
+            face,
             listen: vec!["127.0.0.1:0".parse().unwrap()],
             workers: std::num::NonZeroUsize::new(2),
             settings,

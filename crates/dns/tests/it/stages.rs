@@ -1,12 +1,11 @@
 //! Server blocks from Corefiles: what each directive makes of a question, through
 //! sockets. The expectations are CoreDNS' answers to the same questions.
 
-use std::{path::Path, sync::Arc};
+use std::path::Path;
 
 use domain::base::{Rtype, iana::OptRcode, opt::AllOptData};
-use portolan_dns::{Config, Settings, Step, config::FaceConfig, corefile, start};
+use portolan_dns::{Settings, Step, config::FaceConfig, corefile};
 use portolan_model::Transport;
-use portolan_runtime::{Metrics, Readiness, Shutdown, SystemClock, Tasks};
 use portolan_testkit::{Live, World, cluster_ip, external_name, port};
 
 use crate::{
@@ -54,19 +53,8 @@ async fn upstream() -> Upstream {
 /// A server that runs a Corefile in which `UPSTREAM` stands for that one.
 async fn server(text: &str, upstream: &Upstream) -> Server {
     let text = text.replace("UPSTREAM", &upstream.address.to_string());
-    let config = Config {
-        listen: vec!["127.0.0.1:0".parse().unwrap()],
-        workers: std::num::NonZeroUsize::new(1),
-        settings: Settings::default(),
-        face: Some(face(&text)),
-        ..Config::default()
-    };
-    let (metrics, readiness) = (Metrics::new(), Readiness::new());
-    let tasks = Tasks::new(Shutdown::new());
     let hub = Live::new(&world()).hub().clone();
-    let running =
-        start(config, hub, Arc::new(SystemClock), &metrics, &readiness, &tasks).await.unwrap();
-    Server { running, metrics, readiness, tasks }
+    Server::by(hub, Settings::default(), Some(face(&text))).await
 }
 
 /// Flags, result code, TTL and data of each answer, extended error; or silence.

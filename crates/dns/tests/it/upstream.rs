@@ -12,7 +12,7 @@ use domain::{
         iana::{Class, Rcode},
         record::ComposeRecord,
     },
-    rdata::{A, Cname, Soa},
+    rdata::{A, Cname, Ns, Soa},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -66,6 +66,7 @@ fn record(line: &str) -> Box<dyn ComposeAny> {
     match fields[3] {
         "A" => Box::new((owner, Class::IN, ttl, A::new(fields[4].parse().unwrap()))),
         "CNAME" => Box::new((owner, Class::IN, ttl, Cname::new(name(fields[4])))),
+        "NS" => Box::new((owner, Class::IN, ttl, Ns::new(name(fields[4])))),
         "SOA" => {
             let seconds = |place: usize| Ttl::from_secs(fields[place].parse().unwrap());
             let (mname, rname) = (name(fields[4]), name(fields[5]));

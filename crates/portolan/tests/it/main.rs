@@ -19,6 +19,7 @@ mod netns;
 mod processes;
 mod reasons;
 mod restart;
+mod serve;
 mod sources;
 mod torture;
 mod wait;

@@ -9,7 +9,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use http_body_util::{BodyExt, Limited};
 use kube::{
     Client,
-    api::{ListParams, WatchParams},
+    api::{ListParams, VersionMatch, WatchParams},
     client::Body,
 };
 use tokio::time::timeout;
@@ -62,12 +62,16 @@ impl Resource {
         Self { client, path: path.to_owned(), selector }
     }
 
-    /// A page of the collection, as JSON. Revision left open: a listing that
-    /// may be older than what was seen before would take back what was said.
-    pub(super) async fn page(&self, next: &str) -> Result<Bytes, Failure> {
+    /// A page of the collection, as JSON: of one revision, else of the newest. A listing
+    /// that may be older than what was seen before would take back what was said.
+    pub(super) async fn page(&self, next: &str, exact: Option<&str>) -> Result<Bytes, Failure> {
+        // A token for the next page knows its revision.
+        let exact = exact.filter(|_| next.is_empty());
         let params = ListParams {
             label_selector: self.selector.clone(),
             limit: Some(PAGE_OBJECTS),
+            resource_version: exact.map(str::to_owned),
+            version_match: exact.map(|_| VersionMatch::Exact),
             continue_token: Some(next.to_owned()).filter(|next| !next.is_empty()),
             ..ListParams::default()
         };

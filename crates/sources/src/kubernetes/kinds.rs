@@ -2,7 +2,7 @@
 
 use portolan_dialects::Dialect;
 use portolan_model::{Fact, FactKey, ObjectName, Origin, ServiceKey};
-use serde::de::DeserializeOwned;
+use serde::{Serialize, de::DeserializeOwned};
 
 use super::{convert, objects};
 use crate::names::Names;
@@ -28,7 +28,7 @@ pub(super) struct Context {
 pub(super) type Said = (Voice, FactKey, Fact);
 
 /// A watched kind.
-pub(super) trait Kind: DeserializeOwned + Send + 'static {
+pub(super) trait Kind: DeserializeOwned + Serialize + Send + Sync + 'static {
     const KIND: &'static str;
     const PLURAL: &'static str;
     /// `api/v1` or `apis/GROUP/VERSION`.

@@ -9,10 +9,11 @@ mod api;
 mod connect;
 mod convert;
 mod kinds;
+mod last_known;
 mod objects;
 mod reflector;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 pub use connect::{Client, ConnectError, connect};
 use portolan_dialects::Dialect;
@@ -21,7 +22,8 @@ use portolan_runtime::{Clock, Tasks};
 
 use self::{
     kinds::{Context, Kind, Voice},
-    reflector::Reflector,
+    last_known::LastKnown,
+    reflector::{Reflector, Upkeep},
 };
 use crate::Sink;
 
@@ -81,12 +83,29 @@ pub struct Config {
     pub namespaces: Vec<String>,
     /// How to read what processes wrote on their Pods.
     pub dialects: Vec<Dialect>,
+    /// A folder for what was listed last, which is told again at a start without an API.
+    /// It belongs to this API alone.
+    pub last_known: Option<PathBuf>,
+    /// How often what is held is compared with what the API holds at the same revision,
+    /// at the ends of watches (every five minutes or so).
+    pub verify_every: Duration,
 }
+
+/// How often what is held is compared with the API: a gap in a watch is rare, and must
+/// not stay for ever.
+const VERIFY_EVERY: Duration = Duration::from_secs(10 * 60);
 
 impl Config {
     /// Everything of an API, in all dialects.
     pub fn new(client: Client) -> Self {
-        Self { client, kinds: Kinds::ALL, namespaces: Vec::new(), dialects: Dialect::all() }
+        Self {
+            client,
+            kinds: Kinds::ALL,
+            namespaces: Vec::new(),
+            dialects: Dialect::all(),
+            last_known: None,
+            verify_every: VERIFY_EVERY,
+        }
     }
 }
 
@@ -169,12 +188,22 @@ impl Starter<'_> {
             registrations: self.config.kinds.registrations,
             dialects: self.config.dialects.clone(),
         };
+        let part = match namespace {
+            Some(namespace) => format!("{}/{namespace}", K::PLURAL),
+            None => K::PLURAL.to_owned(),
+        };
+        let folder = self.config.last_known.as_deref();
+        let upkeep = Upkeep {
+            last_known: folder.map(|folder| LastKnown::new(folder, &part)),
+            verify_every: self.config.verify_every,
+        };
         let reflector = Reflector::<K>::new(
             api::Resource::new(self.config.client.clone(), &K::path(namespace), selector),
             context,
             speakers::<K>(self.config, namespace),
             self.sink.clone(),
             self.clock.clone(),
+            upkeep,
         );
         let shutdown = self.tasks.shutdown().clone();
         self.tasks.spawn(task, async move {

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// Reads `null` as the default.
 fn nullable<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
@@ -13,15 +13,22 @@ fn nullable<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
     Ok(Option::<T>::deserialize(from)?.unwrap_or_default())
 }
 
+/// What reads as it was when it is left out.
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
 type Map = BTreeMap<String, String>;
 
 /// Declares trimmed types: every field may be absent or `null`.
 macro_rules! trimmed {
     ($($name:ident { $($(#[$attribute:meta])* $field:ident: $type:ty,)* })*) => {$(
-        #[derive(Clone, Debug, Default, Deserialize)]
+        #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
         #[serde(default, rename_all = "camelCase")]
         pub(crate) struct $name {
-            $($(#[$attribute])* #[serde(deserialize_with = "nullable")] pub(crate) $field: $type,)*
+            $($(#[$attribute])*
+            #[serde(deserialize_with = "nullable", skip_serializing_if = "is_default")]
+            pub(crate) $field: $type,)*
         }
     )*};
 }

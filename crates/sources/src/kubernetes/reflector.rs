@@ -7,7 +7,10 @@
 //!   watch --events--> Sighting | Gone | Alive
 //!     |
 //!     +-- ends --> watch again from the last revision
+//!     |              now and then first: list that revision --> Verify, Sighting..., Complete
 //!     +-- fails --> Lost, pause, watch again
+//!
+//!   nothing could be listed yet: the last listing of before, from a file, and Lost
 //! ```
 //!
 //! Reports map one to one to what the API said; nothing is cached here but the
@@ -19,7 +22,7 @@ use bytes::Bytes;
 use portolan_model::{Code, Event, FactKey, Name, ObjectName, Reason};
 use portolan_runtime::{Backoff, Clock};
 use serde_json::Value;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info, warn};
 
 use super::{
@@ -27,6 +30,7 @@ use super::{
     api::{Failure, Resource, refusal},
     convert,
     kinds::{Context, Kind, Said, Voice},
+    last_known::LastKnown,
     objects::{EventKind, EventObject, Meta, MetaOnly, Page, PageMeta, Status},
 };
 use crate::{Reports, Sink, names::Names, report::Closed};
@@ -37,6 +41,19 @@ const PAUSE_FIRST: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
 /// A watch that held this long was a good one, even if it brought nothing.
 const WATCH_HELD: Duration = Duration::from_secs(5);
+
+/// How long a first listing is waited for where there is one of before. A server that is
+/// there has answered by then; one that is not must not cost a restart its names.
+const FIRST_LIST_WITHIN: Duration = Duration::from_secs(5);
+
+/// What keeps a follower right in the long run.
+#[derive(Debug)]
+pub(super) struct Upkeep {
+    /// Where listings are kept for the next start.
+    pub(super) last_known: Option<LastKnown>,
+    /// How often what was said is verified.
+    pub(super) verify_every: Duration,
+}
 
 /// Follows one kind.
 pub(super) struct Reflector<K> {
@@ -49,6 +66,12 @@ pub(super) struct Reflector<K> {
     /// Under which keys an object spoke, where that is not its primary alone.
     unusual: HashMap<ObjectName, Vec<(Voice, FactKey)>>,
     lost: bool,
+    upkeep: Upkeep,
+    /// Whether anything was listed, or told of before.
+    spoken: bool,
+    /// When that was listed which was told of before, while nothing newer is known.
+    recalled_at_ms: Option<u64>,
+    verified: Instant,
     kind: std::marker::PhantomData<fn() -> K>,
 }
 
@@ -84,6 +107,7 @@ impl<K: Kind> Reflector<K> {
         speakers: Vec<Speaker>,
         sink: Sink,
         clock: Arc<dyn Clock>,
+        upkeep: Upkeep,
     ) -> Self {
         Self {
             resource,
@@ -94,6 +118,10 @@ impl<K: Kind> Reflector<K> {
             names: Names::default(),
             unusual: HashMap::new(),
             lost: false,
+            upkeep,
+            spoken: false,
+            recalled_at_ms: None,
+            verified: Instant::now(),
             kind: std::marker::PhantomData,
         }
     }
@@ -102,7 +130,7 @@ impl<K: Kind> Reflector<K> {
     pub(super) async fn run(mut self) {
         let mut backoff = Backoff::new(PAUSE_FIRST, PAUSE_MAX);
         loop {
-            match self.list().await {
+            match self.first_or_next_list().await {
                 Ok(revision) => {
                     if self.follow(revision, &mut backoff).await.is_err() {
                         return;
@@ -119,6 +147,38 @@ impl<K: Kind> Reflector<K> {
         }
     }
 
+    /// Lists. What was listed in an earlier life is told where that does not succeed at
+    /// once.
+    async fn first_or_next_list(&mut self) -> Result<Name, Stop> {
+        if self.spoken || self.upkeep.last_known.is_none() {
+            return self.list(None).await;
+        }
+        let late = || Err(Failure::Other("the API does not answer".to_owned()).into());
+        let listed = timeout(FIRST_LIST_WITHIN, self.list(None)).await.unwrap_or_else(|_| late());
+        if matches!(listed, Err(Stop::Api(_))) {
+            self.recall().await?;
+        }
+        listed
+    }
+
+    /// Tells what was listed in an earlier life, if anything was.
+    async fn recall(&mut self) -> Result<(), Closed> {
+        self.spoken = true;
+        let Some(file) = &self.upkeep.last_known else { return Ok(()) };
+        let Some(kept) = file.read::<K>().await else { return Ok(()) };
+        let age_s = self.clock.unix_ms().saturating_sub(kept.at_ms) / 1000;
+        warn!(kind = K::KIND, age_s, "the API cannot be listed; telling what it had before");
+        let revision = portolan_model::name(&kept.revision);
+        let mut reports = Reports::at(kept.at_ms);
+        self.say_all(&mut reports, &revision, |part| Event::Begin { part });
+        for item in kept.items {
+            self.change(&Read::Whole(item), &mut reports);
+        }
+        self.say_all(&mut reports, &revision, |part| Event::Complete { part });
+        self.recalled_at_ms = Some(kept.at_ms);
+        reports.send(&self.sink).await
+    }
+
     /// Watches from a revision on, until it has to be listed anew.
     async fn follow(&mut self, mut revision: Name, backoff: &mut Backoff) -> Result<(), Closed> {
         loop {
@@ -128,9 +188,12 @@ impl<K: Kind> Reflector<K> {
                 backoff.reset();
             }
             match outcome {
-                Ok(true) => {}
+                Ok(true) => self.verify(&revision).await?,
                 // Ended at once and without a word: do not spin.
-                Ok(false) => sleep(backoff.next_pause()).await,
+                Ok(false) => {
+                    self.verify(&revision).await?;
+                    sleep(backoff.next_pause()).await;
+                }
                 Err(Stop::Closed) => return Err(Closed),
                 Err(Stop::Api(Failure::Expired(text))) => {
                     debug!(kind = K::KIND, text, "the revision is gone; listing anew");
@@ -151,13 +214,32 @@ impl<K: Kind> Reflector<K> {
         }
     }
 
-    /// Lists everything, one batch per page. Gives the revision to watch from.
-    async fn list(&mut self) -> Result<Name, Stop> {
+    /// Compares what was said with what the API held at the same revision, when it is time.
+    /// Where that revision is gone or nobody answers, the next watch will tell.
+    async fn verify(&mut self, revision: &Name) -> Result<(), Closed> {
+        if self.lost || self.verified.elapsed() < self.upkeep.verify_every {
+            return Ok(());
+        }
+        match self.list(Some(revision)).await {
+            Ok(_) => Ok(()),
+            Err(Stop::Closed) => Err(Closed),
+            Err(Stop::Api(failure)) => {
+                debug!(kind = K::KIND, error = failure.text(), "not verified");
+                Ok(())
+            }
+        }
+    }
+
+    /// Lists everything, of one revision or of the newest, one batch per page. Gives the
+    /// revision to watch from.
+    async fn list(&mut self, exact: Option<&Name>) -> Result<Name, Stop> {
+        let at_ms = self.clock.unix_ms();
+        let mut draft = self.upkeep.last_known.as_ref().map(|file| file.draft::<K>(at_ms));
         let mut next = String::new();
         let mut first: Option<Name> = None;
         let mut unusual = HashMap::new();
         loop {
-            let bytes = self.resource.page(&next).await?;
+            let bytes = self.resource.page(&next, exact.map(|revision| &**revision)).await?;
             let (meta, items) = parse_page::<K>(&bytes).map_err(Failure::Other)?;
             drop(bytes);
             let mut reports = Reports::now(&self.clock);
@@ -168,7 +250,13 @@ impl<K: Kind> Reflector<K> {
             let revision =
                 first.get_or_insert_with(|| portolan_model::name(&meta.resource_version)).clone();
             if !begun {
-                self.say_all(&mut reports, &revision, |part| Event::Begin { part });
+                self.say_all(&mut reports, &revision, |part| match exact {
+                    Some(_) => Event::Verify { part },
+                    None => Event::Begin { part },
+                });
+            }
+            if let Some(draft) = &mut draft {
+                draft.add(items.iter().filter_map(Read::whole)).await;
             }
             for item in &items {
                 let (object, said) = self.convert(item);
@@ -185,6 +273,10 @@ impl<K: Kind> Reflector<K> {
                 reports.send(&self.sink).await?;
                 self.unusual = unusual;
                 self.found();
+                (self.spoken, self.verified) = (true, Instant::now());
+                if let Some(draft) = draft {
+                    draft.finish(&revision).await;
+                }
                 return Ok(revision);
             }
             reports.send(&self.sink).await?;
@@ -334,7 +426,9 @@ impl<K: Kind> Reflector<K> {
         }
         self.lost = true;
         let error = portolan_model::name(failure.text());
-        let mut reports = Reports::now(&self.clock);
+        // What is told from before is as old as its listing.
+        let since_ms = self.recalled_at_ms.unwrap_or_else(|| self.clock.unix_ms());
+        let mut reports = Reports::at(since_ms);
         self.say_all(&mut reports, &portolan_model::name(""), |part| Event::Lost {
             part,
             error: error.clone(),
@@ -343,6 +437,7 @@ impl<K: Kind> Reflector<K> {
     }
 
     fn found(&mut self) {
+        self.recalled_at_ms = None;
         if std::mem::take(&mut self.lost) {
             info!(kind = K::KIND, "connected again");
         }
@@ -350,6 +445,13 @@ impl<K: Kind> Reflector<K> {
 }
 
 impl<K: Kind> Read<K> {
+    fn whole(&self) -> Option<&K> {
+        match self {
+            Self::Whole(whole) => Some(whole),
+            Self::Broken(..) => None,
+        }
+    }
+
     fn meta(&self) -> &Meta {
         match self {
             Self::Whole(whole) => whole.meta(),

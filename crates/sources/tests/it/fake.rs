@@ -79,6 +79,14 @@ impl Fake {
         self.wake();
     }
 
+    /// Puts an object where no watch tells of it, as if the event had been lost.
+    pub(crate) fn put_unheard(&self, path: &str, mut object: Value) {
+        let mut state = self.shared.state.lock().unwrap();
+        object["metadata"]["resourceVersion"] = json!(state.revision.to_string());
+        let key = (path.to_owned(), id(&object));
+        state.objects.insert(key, object);
+    }
+
     pub(crate) fn delete(&self, path: &str, namespace: &str, name: &str) {
         let mut state = self.shared.state.lock().unwrap();
         let key = (path.to_owned(), format!("{namespace}/{name}"));

@@ -310,3 +310,89 @@ async fn a_kubeconfig_that_cannot_be_used_is_named() {
     let Err(error) = kubernetes::connect(Some(missing)).await else { panic!("connected") };
     assert!(error.to_string().contains("/nonexistent/kubeconfig"), "{error}");
 }
+
+fn services_alone(config: Config) -> Config {
+    Config { kinds: Kinds { services: true, ..Kinds::NONE }, ..config }
+}
+
+#[tokio::test]
+async fn what_a_watch_has_missed_is_found() {
+    let fake = Fake::start().await;
+    fake.put(SERVICES, service("a"));
+    let config = Config { verify_every: Duration::ZERO, ..services_alone(config(&fake).await) };
+    let (mut mirror, tasks) = start(config);
+    mirror.until("the listing", |m| m.has("kubernetes service shop/a")).await;
+    // A watch that begins after this knows its revision.
+    fake.put(SERVICES, service("b"));
+    mirror.until("a change", |m| m.has("kubernetes service shop/b")).await;
+    fake.put_unheard(SERVICES, service("missed"));
+    fake.cut();
+    mirror.until("what was missed", |m| m.has("kubernetes service shop/missed")).await;
+    assert!(mirror.verified > 0);
+    let exact = fake.requests().into_iter().any(|request| {
+        request.contains("resourceVersionMatch=Exact") && request.contains("resourceVersion=3")
+    });
+    assert!(exact, "{:?}", fake.requests());
+    finish(tasks).await;
+}
+
+#[tokio::test]
+async fn a_verification_that_fails_changes_nothing() {
+    let fake = Fake::start().await;
+    fake.put(SERVICES, service("a"));
+    let config = Config { verify_every: Duration::ZERO, ..services_alone(config(&fake).await) };
+    let (mut mirror, tasks) = start(config);
+    mirror.until("the listing", |m| m.has("kubernetes service shop/a")).await;
+    fake.set_down(true);
+    mirror.until("the loss", |m| !m.lost.is_empty()).await;
+    assert!(mirror.has("kubernetes service shop/a"));
+    fake.set_down(false);
+    fake.put(SERVICES, service("b"));
+    mirror.until("the return", |m| m.has("kubernetes service shop/b") && m.lost.is_empty()).await;
+    finish(tasks).await;
+}
+
+#[tokio::test]
+async fn what_was_listed_is_told_again_without_an_api() {
+    let fake = Fake::start().await;
+    for number in 0..4 {
+        fake.put(SERVICES, service(&format!("s{number}")));
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let config = |folder: &std::path::Path, config: Config| Config {
+        last_known: Some(folder.to_owned()),
+        ..services_alone(config)
+    };
+    let part = ("kubernetes".to_owned(), "services".to_owned());
+    let first = config(folder.path(), self::config(&fake).await);
+    let (mut mirror, tasks) = start(first.clone());
+    mirror.until("the listing", |m| m.complete.contains_key(&part)).await;
+    let file = folder.path().join("services.jsonl");
+    while !file.exists() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    finish(tasks).await;
+
+    fake.set_down(true);
+    let before = SystemClock.unix_ms();
+    let (mut mirror, tasks) = start(first.clone());
+    mirror.until("the listing of before", |m| m.complete.contains_key(&part)).await;
+    mirror.until("the loss", |m| m.lost.contains_key(&part)).await;
+    assert!(mirror.has("kubernetes service shop/s3"));
+    assert!(mirror.observed_at_ms <= before, "it is as old as its listing");
+    fake.delete(SERVICES, "shop", "s0");
+    fake.set_down(false);
+    mirror
+        .until("the API's own listing", |m| {
+            !m.has("kubernetes service shop/s0") && m.lost.is_empty()
+        })
+        .await;
+    finish(tasks).await;
+
+    // Nothing was kept: nothing is told.
+    fake.set_down(true);
+    let (mut mirror, tasks) = start(config(&folder.path().join("other"), first));
+    mirror.until("the loss", |m| m.lost.contains_key(&part)).await;
+    assert!(mirror.complete.is_empty() && mirror.keys().is_empty());
+    finish(tasks).await;
+}

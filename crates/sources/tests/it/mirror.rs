@@ -15,6 +15,10 @@ pub(crate) struct Mirror {
     listings: BTreeMap<(String, String), u64>,
     pub(crate) complete: BTreeMap<(String, String), u64>,
     pub(crate) lost: BTreeMap<(String, String), String>,
+    /// Listings that were to change nothing.
+    pub(crate) verified: usize,
+    /// When the newest report was observed.
+    pub(crate) observed_at_ms: u64,
 }
 
 impl Mirror {
@@ -26,6 +30,8 @@ impl Mirror {
             listings: BTreeMap::new(),
             complete: BTreeMap::new(),
             lost: BTreeMap::new(),
+            verified: 0,
+            observed_at_ms: 0,
         };
         (sender, mirror)
     }
@@ -60,8 +66,12 @@ impl Mirror {
         if !matches!(report.event, Event::Lost { .. }) {
             self.lost.remove(&part);
         }
+        self.observed_at_ms = report.observed_at_ms;
+        self.verified += usize::from(matches!(report.event, Event::Verify { .. }));
         match report.event {
-            Event::Begin { .. } => *self.listings.entry(part).or_default() += 1,
+            Event::Verify { .. } | Event::Begin { .. } => {
+                *self.listings.entry(part).or_default() += 1
+            }
             Event::Sighting { key, fact, .. } => {
                 let listing = self.listings.get(&part).copied().unwrap_or_default();
                 self.facts.insert((source, key), (part.1, listing, *fact));
