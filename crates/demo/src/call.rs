@@ -3,7 +3,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use portolan_sdk::{Registered, Registration, Registry, RoundRobin};
+use portolan_sdk::{Balancer, Call, Policy, Registered, Registration, Registry};
 use serde_json::Value;
 use thiserror::Error;
 
@@ -89,13 +89,15 @@ pub(crate) async fn register(
 
 /// The processes that offer an interface, each in its turn.
 pub(crate) struct Reviews {
-    balancer: RoundRobin,
+    balancer: Balancer,
 }
 
 /// Follows the processes that offer `reviews`.
 pub(crate) async fn subscribe() -> Result<Reviews, portolan_sdk::Error> {
     let registry = Registry::from_env().await?;
-    Ok(Reviews { balancer: RoundRobin::new(registry.subscribe("reviews").await?) })
+    // In turn, so that whoever looks sees one version after the other.
+    let reviews = Balancer::builder(registry.subscribe("reviews").await?);
+    Ok(Reviews { balancer: reviews.policy(Policy::RoundRobin).build() })
 }
 
 impl Reviews {
@@ -103,14 +105,22 @@ impl Reviews {
     pub(crate) async fn call(&self, caller: &Caller, path: &str) -> Result<Value, CallError> {
         let mut tried = Vec::new();
         loop {
-            let Some(instance) = self.balancer.pick_excluding(&tried) else {
+            let call = Call { tried: &tried, ..Call::default() };
+            let Some(pick) = self.balancer.pick_for(&call) else {
                 return Err(CallError::Nobody("reviews"));
             };
-            let address = instance.socket_address();
+            let address = pick.socket_address();
             match caller.get(address, path).await {
-                Err(error) if error.is_connect() && tried.len() + 1 < TRIES => tried.push(address),
-                answer => {
-                    return answer.map_err(|error| CallError::Http("reviews".to_owned(), error));
+                Ok(answer) => {
+                    pick.succeeded();
+                    return Ok(answer);
+                }
+                Err(error) => {
+                    pick.failed();
+                    if !error.is_connect() || tried.len() + 1 == TRIES {
+                        return Err(CallError::Http("reviews".to_owned(), error));
+                    }
+                    tried.push(address);
                 }
             }
         }

@@ -43,7 +43,7 @@ pub struct Instance {
 }
 
 /// What makes two sightings the same instance.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Key {
     pub(crate) pod: String,
     address: SocketAddr,

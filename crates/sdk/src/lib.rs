@@ -10,7 +10,7 @@
 //!              ──PATCH annotation─▶                                      │
 //!                                                  Snapshot ◀── cache ◀──┘
 //!                                                     │
-//!                                                  RoundRobin ── pick() ──▶ Instance
+//!                                                  Balancer ── pick() ──▶ Instance
 //! ```
 //!
 //! A provider registers once it listens, and deregisters before it stops:
@@ -35,12 +35,13 @@
 //!
 //! ```no_run
 //! # async fn consume() -> Result<(), portolan_sdk::Error> {
-//! use portolan_sdk::{Registry, RoundRobin};
+//! use portolan_sdk::{Balancer, Registry};
 //!
 //! let registry = Registry::from_env().await?;
-//! let reviews = RoundRobin::new(registry.subscribe("reviews").await?);
-//! if let Some(instance) = reviews.pick() {
-//!     println!("http://{}/reviews", instance.socket_address());
+//! let reviews = Balancer::new(registry.subscribe("reviews").await?);
+//! if let Some(pick) = reviews.pick() {
+//!     println!("http://{}/reviews", pick.socket_address());
+//!     pick.succeeded();
 //! }
 //! # Ok(()) }
 //! ```
@@ -72,7 +73,7 @@ mod subscription;
 #[cfg(feature = "direct")]
 mod direct;
 
-pub use balance::RoundRobin;
+pub use balance::{Balancer, BalancerBuilder, Call, CallError, Pick, Policy};
 #[cfg(feature = "direct")]
 pub use direct::{Builder, Registered, Registry};
 pub use error::Error;

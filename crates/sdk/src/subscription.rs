@@ -60,6 +60,16 @@ impl Snapshot {
         &self.available
     }
 
+    /// The list of [`Snapshot::available`], shared.
+    pub(crate) fn available_list(&self) -> &Arc<[Arc<Instance>]> {
+        &self.available
+    }
+
+    /// Whether this is the list of instances that take calls.
+    pub(crate) fn is_of(&self, available: &Arc<[Arc<Instance>]>) -> bool {
+        Arc::ptr_eq(&self.available, available)
+    }
+
     /// How long ago the API last confirmed this state: by a change, a bookmark
     /// (one a minute) or a new watch.
     pub fn age(&self) -> Duration {
@@ -129,13 +139,12 @@ impl Subscription {
     /// configuration file, or a test.
     ///
     /// ```
-    /// use portolan_sdk::{Instance, Registration, RoundRobin, Subscription};
+    /// use portolan_sdk::{Instance, Registration, Subscription};
     ///
     /// let student = ["192.0.2.1:8081", "192.0.2.2:8081"]
     ///     .map(|at| Instance::fixed(Registration::new("student", "http", at.parse().unwrap())));
-    /// let student = RoundRobin::new(Subscription::fixed("student", student));
-    /// let (first, second) = (student.pick().unwrap(), student.pick().unwrap());
-    /// assert_ne!(first.socket_address(), second.socket_address());
+    /// let student = Subscription::fixed("student", student);
+    /// assert_eq!(student.current().available().len(), 2);
     /// ```
     pub fn fixed(interface: &str, instances: impl IntoIterator<Item = Instance>) -> Self {
         let by_key: BTreeMap<Key, Arc<Instance>> =
@@ -155,6 +164,11 @@ impl Subscription {
     /// The newest snapshot. Takes no I/O and never waits for the API.
     pub fn current(&self) -> Arc<Snapshot> {
         self.receiver.borrow().clone()
+    }
+
+    /// Whether the newest snapshot has this list of instances that take calls.
+    pub(crate) fn is_current(&self, available: &Arc<[Arc<Instance>]>) -> bool {
+        self.receiver.borrow().is_of(available)
     }
 
     /// Waits for a snapshot newer than those that this call has given, and than

@@ -6,7 +6,7 @@ use std::{
 };
 
 use futures_util::{Stream, StreamExt};
-use portolan_sdk::{Delta, Error, Instance, RoundRobin, Snapshot, State, Subscription};
+use portolan_sdk::{Balancer, Call, Delta, Error, Instance, Policy, Snapshot, State, Subscription};
 use tokio::time::timeout;
 
 use crate::{DEADLINE, fake::Fake, registry, until};
@@ -80,12 +80,13 @@ async fn a_balancer_follows_too() {
     fake.put(2, true, &["reviews"]);
     let registry = registry(&fake, "p1").await;
     let mut reviews = registry.subscribe("reviews").await.unwrap();
-    let balancer = RoundRobin::new(reviews.clone());
+    let balancer = Balancer::builder(reviews.clone()).policy(Policy::RoundRobin).build();
     let first = balancer.pick().unwrap();
     let second = balancer.pick().unwrap();
     assert_ne!(first.pod, second.pod);
     for _ in 0..3 {
-        let other = balancer.pick_excluding(&[first.socket_address()]).unwrap();
+        let call = Call { tried: &[first.socket_address()], ..Call::default() };
+        let other = balancer.pick_for(&call).unwrap();
         assert_eq!(other.pod, second.pod);
     }
     fake.put(1, false, &["reviews"]);
