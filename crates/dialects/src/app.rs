@@ -158,13 +158,8 @@ pub fn encode(registrations: &[Registration]) -> Result<String, EncodeError> {
 }
 
 fn encode_one(registration: &Registration) -> Result<Value, EncodeError> {
-    match registration.problem() {
-        Some(reason) => Err(EncodeError::Invalid {
-            interface: registration.interface.clone(),
-            problem: reason.detail.to_string(),
-        }),
-        None => Ok(list::item(key(registration), value(registration))),
-    }
+    registration.check()?;
+    Ok(list::item(key(registration), value(registration)))
 }
 
 /// `[group/]interface[:version]`.

@@ -7,6 +7,7 @@
 //!   Reading { registrations, reasons }      one broken entry costs only itself
 //!
 //!   [Registration] -- app::App::update --> the annotation's next text
+//!                  -- native::encode ---> the text of an annotation of one's own
 //! ```
 //!
 //! Every dialect that is met in the field is one module; all of them end in the
@@ -21,7 +22,7 @@ mod dubbo;
 mod dubbo_java;
 pub mod list;
 mod micro;
-mod native;
+pub mod native;
 mod percent;
 mod registration;
 

@@ -56,6 +56,14 @@ pub enum EncodeError {
         /// What they take.
         bytes: usize,
     },
+    /// The record of one owner is larger than its share of what a Pod may carry.
+    #[error("the record takes {bytes} bytes; one owner may write {max}")]
+    RecordTooLarge {
+        /// What it takes.
+        bytes: usize,
+        /// What it may take.
+        max: usize,
+    },
 }
 
 impl Registration {
@@ -130,6 +138,17 @@ impl Registration {
             own.join(", ")
         );
         Some(Reason::new(Code::ADDRESS_FOREIGN, detail))
+    }
+
+    /// Refuses what would not read back the same.
+    pub(crate) fn check(&self) -> Result<(), EncodeError> {
+        match self.problem() {
+            None => Ok(()),
+            Some(reason) => Err(EncodeError::Invalid {
+                interface: self.interface.clone(),
+                problem: reason.detail.to_string(),
+            }),
+        }
     }
 
     /// What keeps it from being written and read back the same, if anything.

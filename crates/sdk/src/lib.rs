@@ -26,8 +26,9 @@
 //!     ..Registration::new("reviews", "http", ([127, 10, 0, 7], 9080).into())
 //! };
 //! let registered = registry.register(reviews).await?;
-//! // ... serve until SIGTERM ...
-//! registered.deregister().await?;
+//! portolan_sdk::terminated().await;
+//! // Callers hear of it before the process stops.
+//! registered.drain(std::time::Duration::from_secs(5)).await?;
 //! # Ok(()) }
 //! ```
 //!
@@ -68,6 +69,7 @@ mod directory;
 mod error;
 mod instance;
 mod pod;
+mod signal;
 mod subscription;
 
 #[cfg(feature = "direct")]
@@ -80,4 +82,5 @@ pub use error::Error;
 pub use instance::Instance;
 pub use portolan_dialects::{Dialect, EncodeError, Registration, app::App};
 pub use portolan_model::State;
+pub use signal::terminated;
 pub use subscription::{Delta, Snapshot, Subscription};

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::harness::{eventually, expect, free_port, terminate, up_in};
+use crate::harness::{base64_decoded, eventually, expect, free_port, terminate, up_in};
 
 #[test]
 fn a_static_list_is_a_source_that_reloads_and_keeps_its_last_good_state() {
@@ -60,4 +60,67 @@ fn a_process_outside_the_cluster_registers_while_it_lives() {
     terminate(register.id());
     register.wait().unwrap();
     eventually("nothing left", || expect(instance().as_array().map(Vec::len), Some(0)));
+}
+
+/// The SDK with the rights of a Pod, and no more: its own record, by server-side apply.
+#[test]
+fn a_pod_registers_natively_and_drains() {
+    let up = up_in(tempfile::tempdir().unwrap(), &["--ephemeral", "--without", "proxy"]);
+    up.apply(
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: main, labels: {app: x}}\nspec:\n  \
+         containers: [{name: main, image: any}]\n",
+    );
+    let address = eventually("the Pod's address", || {
+        let path = "jsonpath={.status.podIP}";
+        up.kubectl(&["get", "pod", "main", "-o", path])
+            .parse::<std::net::IpAddr>()
+            .map_err(|e| e.to_string())
+    });
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: String| {
+        let path = folder.path().join(name);
+        fs::write(&path, text).unwrap();
+        path
+    };
+    let bound = ["--bound-object-kind=Pod", "--bound-object-name=main"];
+    let token = file("token", up.kubectl(&[&["create", "token", "default"], &bound[..]].concat()));
+    let of_config = |path: &str| {
+        up.kubectl(&[
+            "config",
+            "view",
+            "--raw",
+            "-o",
+            &format!("jsonpath={{.clusters[0].cluster.{path}}}"),
+        ])
+    };
+    let ca = base64_decoded(&of_config("certificate-authority-data"));
+    let ca = file("ca.crt", String::from_utf8(ca).unwrap());
+    let server = of_config("server");
+    let instance = || up.api("/v1/instances?origin=registry&service=reviews")["items"].clone();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let builder = portolan_sdk::Registry::builder().namespace("default").pod("main");
+        let builder = builder.owner("main").api(server).token_file(token).ca_file(ca);
+        let registry = builder.build().await.unwrap();
+        let reviews = portolan_sdk::Registration::new("reviews", "http", (address, 9080).into());
+        let registered = registry.register(reviews).await.unwrap();
+        eventually("the instance", || {
+            expect(instance()[0]["state"].as_str().map(str::to_owned), Some("serving".to_owned()))
+        });
+        let balancer = portolan_sdk::Balancer::new(registry.subscribe("reviews").await.unwrap());
+        assert_eq!(balancer.pick().unwrap().socket_address(), (address, 9080).into());
+        let (done, work) = tokio::sync::oneshot::channel::<()>();
+        let deadline = std::time::Duration::from_secs(600);
+        let draining = tokio::spawn(registered.drain_while(deadline, async { drop(work.await) }));
+        eventually("nobody to call", || match balancer.pick() {
+            None => Ok(()),
+            Some(pick) => Err(format!("{pick:?}")),
+        });
+        assert_eq!(instance()[0]["state"], "disabled");
+        done.send(()).unwrap();
+        draining.await.unwrap().unwrap();
+        eventually("nobody at all", || expect(instance().as_array().map(Vec::len), Some(0)));
+    });
+    let labels = up.kubectl(&["get", "pod", "main", "-o", "jsonpath={.metadata.labels}"]);
+    assert_eq!(labels, r#"{"app":"x"}"#, "nothing stays behind");
 }

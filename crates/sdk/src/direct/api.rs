@@ -153,6 +153,18 @@ impl Pods {
         self.one(Request::new(&self.path).patch(name, &PatchParams::default(), &patch)).await
     }
 
+    /// Applies what a field manager wants of a Pod, also over others (server-side apply with
+    /// `force`); the Pod as it is then.
+    pub(super) async fn apply(
+        &self,
+        name: &str,
+        manager: &str,
+        wanted: &Value,
+    ) -> Result<Pod, Failure> {
+        let params = PatchParams::apply(manager).force();
+        self.one(Request::new(&self.path).patch(name, &params, &Patch::Apply(wanted))).await
+    }
+
     /// All that the selector finds, with the revision to watch from.
     pub(super) async fn list(&self) -> Result<(String, Vec<Pod>), Failure> {
         let mut all = Vec::new();

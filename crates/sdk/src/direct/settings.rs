@@ -9,7 +9,7 @@ use std::{
     sync::{Arc, Mutex, Weak},
 };
 
-use portolan_dialects::{Dialect, app::App};
+use portolan_dialects::{Dialect, app::App, native::Owner};
 
 use super::{Inner, Registry, api::Pods, connect, writer::Writer};
 use crate::Error;
@@ -44,6 +44,7 @@ pub struct Builder {
     kubeconfig: Option<PathBuf>,
     prefix: Option<String>,
     also_read: Vec<Dialect>,
+    owner: Option<String>,
 }
 
 /// Which API.
@@ -66,6 +67,7 @@ pub(super) struct Settings {
     pub(super) pod: Option<String>,
     pub(super) app: App,
     pub(super) dialects: Vec<Dialect>,
+    pub(super) owner: Option<Owner>,
 }
 
 impl Builder {
@@ -119,6 +121,15 @@ impl Builder {
         self
     }
 
+    /// Writes natively, as this owner: a record of its own on the Pod
+    /// (`registry.portolan.dev/OWNER`), which no other writer of the Pod can lose, in one write.
+    /// The name of the container is a good one; two processes need two. Natively written records
+    /// are then found too, in the namespace's Pods all of which are watched.
+    pub fn owner(mut self, owner: impl Into<String>) -> Self {
+        self.owner = Some(owner.into());
+        self
+    }
+
     /// Checks the settings and prepares the connection; nothing is asked of the
     /// API yet.
     pub async fn build(self) -> Result<Registry, Error> {
@@ -126,14 +137,15 @@ impl Builder {
         let settings = self.resolve(&environment, Path::new(NAMESPACE_FILE))?;
         let (client, default_namespace) = connect::connect(&settings.target).await?;
         let namespace = settings.namespace.or(default_namespace).ok_or(Error::NamespaceUnknown)?;
-        let Settings { pod, app, dialects, .. } = settings;
+        let Settings { pod, app, dialects, owner, .. } = settings;
         let selector = match dialects.as_slice() {
             [only] => only.selector(),
             _ => None,
         };
         let pods = Pods::new(client, &namespace, selector);
-        let writer =
-            pod.as_ref().map(|pod| Arc::new(Writer::new(pods.clone(), &namespace, pod, app)));
+        let writer = pod
+            .as_ref()
+            .map(|pod| Arc::new(Writer::new(pods.clone(), &namespace, pod, app, owner)));
         let feed = Mutex::new(Weak::new());
         Ok(Registry { inner: Arc::new(Inner { namespace, pod, pods, dialects, writer, feed }) })
     }
@@ -170,13 +182,18 @@ impl Builder {
                 fix: "give a DNS name such as corp.example",
             })?,
         };
+        let owner = self.owner.as_deref().map(Owner::new).transpose().map_err(|problem| {
+            let fix = "give the name of the container";
+            Error::Setting { name: "owner", problem, fix }
+        })?;
         let mut dialects = vec![Dialect::App(app.clone())];
-        for dialect in self.also_read {
+        let own = owner.is_some().then_some(Dialect::Native);
+        for dialect in own.into_iter().chain(self.also_read) {
             if !dialects.contains(&dialect) {
                 dialects.push(dialect);
             }
         }
-        Ok(Settings { target, namespace, pod, app, dialects })
+        Ok(Settings { target, namespace, pod, app, dialects, owner })
     }
 
     /// What the builder names comes before what the environment names.

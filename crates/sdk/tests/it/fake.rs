@@ -41,6 +41,8 @@ struct Shared {
 struct Inner {
     revision: u64,
     pods: BTreeMap<String, Value>,
+    /// What each field manager has applied to a Pod, by both names.
+    applied: BTreeMap<(String, String), Value>,
     log: Vec<(u64, Value)>,
     /// Watches from before this revision are refused.
     compacted: u64,
@@ -209,6 +211,26 @@ impl Inner {
         Json(if pod == old { old } else { self.store(name, pod) }).into_response()
     }
 
+    /// Server-side apply, of labels and annotations, by force.
+    fn apply(&mut self, name: &str, manager: &str, wanted: &Value) -> Response {
+        let place = (name.to_owned(), manager.to_owned());
+        let mut patch = json!({"metadata": {"uid": wanted["metadata"]["uid"]}});
+        let before = self.applied.get(&place).cloned().unwrap_or_default();
+        for field in ["labels", "annotations"] {
+            let keys = before["metadata"][field].as_object().cloned().unwrap_or_default();
+            let gone = |key: &String| wanted["metadata"][field].get(key).is_none();
+            let left = keys.keys().filter(|key| gone(key)).map(|key| (key.clone(), Value::Null));
+            let mut changes: serde_json::Map<String, Value> = left.collect();
+            changes.extend(wanted["metadata"][field].as_object().cloned().unwrap_or_default());
+            patch["metadata"][field] = changes.into();
+        }
+        let response = self.patch(name, &patch);
+        if response.status().is_success() {
+            self.applied.insert(place, wanted.clone());
+        }
+        response
+    }
+
     fn list(&self, after: &str) -> Response {
         let mut items: Vec<(&String, &Value)> = self
             .pods
@@ -274,7 +296,10 @@ async fn answer(
     let Some(rest) = uri.path().strip_prefix(PODS) else { return refusal(404, "no such path") };
     match (method, rest.strip_prefix('/')) {
         (Method::PATCH, Some(name)) => {
-            let response = state.patch(name, &patch);
+            let response = match query.get("fieldManager") {
+                Some(manager) => state.apply(name, manager, &patch),
+                None => state.patch(name, &patch),
+            };
             drop(state);
             shared.changed.send_modify(|number| *number += 1);
             response

@@ -1,7 +1,10 @@
 //! Registering: what is written, in which order, and what of others stays.
 
-use portolan_sdk::{Error, Registration, Registry};
-use serde_json::json;
+use std::{collections::BTreeMap, time::Duration};
+
+use portolan_dialects::PodView;
+use portolan_sdk::{Dialect, Error, Registration, Registry};
+use serde_json::{Value, json};
 
 use crate::{fake::Fake, registered, registry, service, until};
 
@@ -178,4 +181,134 @@ async fn a_prefix_of_ones_own() {
     let meta = &fake.get("p1")["metadata"];
     assert_eq!(meta["labels"]["corp.example/label"], "corp.example-value");
     assert!(meta["annotations"]["corp.example/annotation"].is_string());
+}
+
+async fn native(fake: &Fake, pod: &str, owner: &str) -> Registry {
+    let builder = Registry::builder().namespace("shop").pod(pod).owner(owner);
+    builder.api(fake.url()).build().await.unwrap()
+}
+
+/// The records on a Pod of the fake, by owner.
+fn records(fake: &Fake, pod: &str) -> BTreeMap<String, Vec<Registration>> {
+    let pod = fake.get(pod);
+    let annotations = pod["metadata"]["annotations"].as_object().cloned().unwrap_or_default();
+    let labels = BTreeMap::new();
+    let read = |(key, text): (String, Value)| {
+        let owner = key.strip_prefix("registry.portolan.dev/")?.to_owned();
+        let annotations = BTreeMap::from([(key, text.as_str()?.to_owned())]);
+        let view = PodView { labels: &labels, annotations: &annotations, addresses: &[] };
+        let reading = Dialect::Native.read(&view);
+        assert_eq!(reading.reasons, []);
+        Some((owner, reading.registrations))
+    };
+    annotations.into_iter().filter_map(read).collect()
+}
+
+#[tokio::test]
+async fn a_record_of_ones_own_takes_one_write() {
+    let fake = Fake::start().await;
+    fake.put_plain("p1");
+    let registry = native(&fake, "p1", "main").await;
+    let both = [service("reviews", 80), service("ratings", 81)];
+    let registered = registry.register_all(both.clone()).await.unwrap();
+    assert_eq!(records(&fake, "p1"), BTreeMap::from([("main".into(), both.to_vec())]));
+    let label = &fake.get("p1")["metadata"]["labels"]["registry.portolan.dev/registered"];
+    assert_eq!(label, "true");
+    // The uid, once, and the record.
+    assert_eq!(fake.requests().len(), 2, "{:?}", fake.requests());
+    let applied = &fake.requests()[1];
+    assert!(applied.0.contains("fieldManager=portolan%2Fmain"), "{applied:?}");
+    assert_eq!(applied.1["metadata"]["uid"], "p1");
+    let more = registry.register(service("extra", 82)).await.unwrap();
+    assert_eq!(records(&fake, "p1")["main"].len(), 3);
+    registered.deregister().await.unwrap();
+    assert_eq!(records(&fake, "p1")["main"], [service("extra", 82)]);
+    more.deregister().await.unwrap();
+    assert_eq!(records(&fake, "p1"), BTreeMap::new());
+    assert_eq!(fake.requests().len(), 5);
+}
+
+/// Two containers of one Pod that write at the same time: neither ever reads
+/// what the other wrote, so there is nothing to lose.
+#[tokio::test]
+async fn two_owners_never_meet() {
+    const EACH: u16 = 60;
+    let fake = Fake::start().await;
+    fake.put_plain("p1");
+    let writer = |name: &'static str| {
+        let fake = fake.clone();
+        tokio::spawn(async move {
+            let registry = native(&fake, "p1", name).await;
+            for port in 1..=EACH {
+                registry.register(service(name, port)).await.unwrap().keep();
+            }
+        })
+    };
+    let (a, b) = (writer("a"), writer("b"));
+    a.await.unwrap();
+    b.await.unwrap();
+    for name in ["a", "b"] {
+        let ports: Vec<u16> = records(&fake, "p1")[name].iter().map(|one| one.port).collect();
+        assert_eq!(ports, (1..=EACH).collect::<Vec<_>>());
+    }
+    assert_eq!(fake.requests().len(), 2 * (1 + usize::from(EACH)), "nothing was written twice");
+}
+
+#[tokio::test]
+async fn a_record_is_not_written_on_another_pod_of_the_name() {
+    let fake = Fake::start().await;
+    fake.put_plain("p1");
+    let registry = native(&fake, "p1", "main").await;
+    let one = registry.register(service("a", 80)).await.unwrap();
+    fake.replace("p1");
+    let error = registry.register(service("b", 81)).await.unwrap_err();
+    assert!(matches!(error, Error::PodReplaced { .. }), "{error}");
+    one.deregister().await.unwrap();
+    assert_eq!(records(&fake, "p1"), BTreeMap::new());
+    let nobody = native(&fake, "p9", "main").await;
+    let error = nobody.register(service("a", 80)).await.unwrap_err();
+    assert!(matches!(error, Error::PodNotFound { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn records_are_found() {
+    let fake = Fake::start().await;
+    fake.put(1, true, &["reviews"]);
+    fake.put(2, true, &[]);
+    let registry = native(&fake, "p2", "main").await;
+    let at = ([10, 0, 0, 2], 80).into();
+    registry.register(Registration::new("reviews", "http", at)).await.unwrap().keep();
+    let found = registry.list("reviews").await.unwrap();
+    let pods: Vec<&str> = found.iter().map(|one| one.pod.as_str()).collect();
+    assert_eq!(pods, ["p1", "p2"]);
+}
+
+#[tokio::test]
+async fn draining_takes_no_calls_before_it_is_gone() {
+    for owner in [None, Some("main")] {
+        let fake = Fake::start().await;
+        fake.put_plain("p1");
+        let registry = match owner {
+            None => registry(&fake, "p1").await,
+            Some(owner) => native(&fake, "p1", owner).await,
+        };
+        let weights = || -> Vec<u32> {
+            let all = match owner {
+                None => registered(&fake, "p1"),
+                Some(owner) => records(&fake, "p1").remove(owner).unwrap_or_default(),
+            };
+            all.iter().map(|one| one.weight).collect()
+        };
+        let one = registry.register(service("a", 80)).await.unwrap();
+        assert_eq!(weights(), [100]);
+        let (done, work) = tokio::sync::oneshot::channel::<()>();
+        let hour = Duration::from_secs(3_600);
+        let draining = tokio::spawn(one.drain_while(hour, async { drop(work.await) }));
+        until("no new calls", || weights() == [0]).await;
+        done.send(()).unwrap();
+        draining.await.unwrap().unwrap();
+        assert_eq!(weights(), [0_u32; 0]);
+        registry.register(service("b", 80)).await.unwrap().drain(Duration::ZERO).await.unwrap();
+        assert_eq!(weights(), [0_u32; 0]);
+    }
 }
