@@ -18,8 +18,10 @@ const GO_JOBS: &str = "1";
 
 pub(crate) fn run(name: &str, only: &str) -> Result<()> {
     match name {
-        "kube-api" | "all" => kube_api(only),
-        other => bail!("no judge {other:?}; there is: kube-api"),
+        "kube-api" => kube_api(only),
+        "dns" => dns(),
+        "all" => kube_api(only).and(dns()),
+        other => bail!("no judge {other:?}; there are: kube-api, dns"),
     }
 }
 
@@ -68,6 +70,35 @@ fn kube_api(only: &str) -> Result<()> {
             .arg("--out")
             .arg(out.join("kube-api"))
             .args(["--only", only]),
+    )
+}
+
+/// Builds CoreDNS with the plugins of its default Corefile.
+pub(crate) fn coredns() -> Result<PathBuf> {
+    let root = root()?;
+    build(&root.join("bench/coredns"), &root.join("target/conformance/coredns"))
+}
+
+/// CoreDNS beside our DNS face, over generated worlds.
+fn dns() -> Result<()> {
+    let root = root()?;
+    for (tool, arguments) in [("go", ["version"].as_slice()), ("kubectl", &["version", "--client"])]
+    {
+        if !has(tool, arguments) {
+            println!("conformance dns: NOT RUN (no {tool} in PATH)");
+            bail!("dns was not judged");
+        }
+    }
+    let coredns = coredns()?;
+    let packages = ["-p", "portolan", "-p", "portolan-conformance-dns"];
+    must(cargo().current_dir(&root).args(["build", "--locked"]).args(packages))?;
+    let built = root.join("target/debug");
+    must(
+        Command::new(built.join("portolan-conformance-dns"))
+            .arg("--portolan")
+            .arg(built.join("portolan"))
+            .arg("--coredns")
+            .arg(coredns),
     )
 }
 

@@ -29,6 +29,8 @@ use crate::{
 pub(crate) const SOA_REFRESH_SECONDS: u32 = 7200;
 pub(crate) const SOA_RETRY_SECONDS: u32 = 1800;
 pub(crate) const SOA_EXPIRE_SECONDS: u32 = 86_400;
+/// The longest TTL of the record itself, and so of any denial (RFC 2308, 5).
+pub(crate) const SOA_TTL_SECONDS_MAX: u32 = 300;
 
 /// The longest label that DNS takes (RFC 1035, 2.3.4).
 const LABEL_MAX: usize = 63;
@@ -283,7 +285,7 @@ pub(crate) fn authority(names: &Names, naming: Naming<'_>, denial: bool) -> Opti
         Ttl::from_secs(SOA_EXPIRE_SECONDS),
         Ttl::from_secs(minimum),
     );
-    Some(record(suffix, ttl, soa))
+    Some(record(suffix, ttl.min(SOA_TTL_SECONDS_MAX), soa))
 }
 
 /// `dns-version`.

@@ -11,8 +11,9 @@
 use std::convert::Infallible;
 
 use domain::{
-    base::{Record, ToName, iana::Rtype, wire::Composer},
+    base::{Record, ToName, iana::Rtype, name::ToLabelIter, wire::Composer},
     dep::octseq::{OctetsBuilder, Truncate},
+    rdata::ZoneRecordData,
 };
 
 use crate::{
@@ -305,6 +306,21 @@ impl<'o> Writer<'o> {
             self.truncated = true;
         } else {
             self.counts[section as usize] += 1;
+            self.remember_target(record);
+        }
+    }
+
+    /// The target of an SRV record stands whole (RFC 2782); its addresses, which come
+    /// behind it, may point there.
+    fn remember_target(&mut self, record: &Rr) {
+        let ZoneRecordData::Srv(srv) = record.data() else { return };
+        let start = self.out.len() - usize::from(srv.target().compose_len());
+        if let Ok(start) = u16::try_from(start)
+            && start < 0x4000
+            && self.suffixes.len() < SUFFIXES_MAX
+            && self.earlier(srv.target().as_slice()).is_none()
+        {
+            self.suffixes.push(start);
         }
     }
 
@@ -453,6 +469,24 @@ mod tests {
 
     fn records(answer: Vec<Rr>, additional: Vec<Rr>) -> Answer {
         Answer::Records { answer, additional, elsewhere: None }
+    }
+
+    #[test]
+    fn addresses_point_to_the_targets_of_srv() {
+        let target = name::parse("web-0.db.demo.svc.cluster.local").unwrap();
+        let query = query("db.demo.svc.cluster.local", Rtype::SRV, None);
+        let answer = records(
+            vec![record(&query.question.name, 5, Srv::new(0, 100, 80, target.clone()))],
+            vec![address(&target, 5, [10, 0, 0, 1].into())],
+        );
+        let mut out = Vec::new();
+        reply(&query, &answer, MESSAGE_MAX, 0, &mut out);
+        let message = Message::from_slice(&out).unwrap();
+        // The record: a pointer, type, class, TTL, length, four bytes.
+        let last = &out[out.len() - 16..];
+        assert_eq!(last[0] & 0xc0, 0xc0, "{last:?}");
+        let record = message.additional().unwrap().next().unwrap().unwrap();
+        assert_eq!(record.owner().to_string(), "web-0.db.demo.svc.cluster.local");
     }
 
     #[test]

@@ -42,7 +42,7 @@ use crate::{
     message::HEADER,
     name::depth,
     names::Names,
-    records::{SOA_EXPIRE_SECONDS, SOA_REFRESH_SECONDS, SOA_RETRY_SECONDS},
+    records::{SOA_EXPIRE_SECONDS, SOA_REFRESH_SECONDS, SOA_RETRY_SECONDS, SOA_TTL_SECONDS_MAX},
     settings::{Zone, ZoneKind},
     wire::{MESSAGE_MAX, Rcode, UDP_PAYLOAD_MAX},
 };
@@ -327,7 +327,7 @@ impl Reply<'_> {
         let [high, low] = zone.to_be_bytes();
         let out = &mut *self.out;
         out.extend_from_slice(&[high, low, 0, 6, 0, 1]);
-        out.extend_from_slice(&soa.ttl.to_be_bytes());
+        out.extend_from_slice(&soa.ttl.min(SOA_TTL_SECONDS_MAX).to_be_bytes());
         out.extend_from_slice(&[0, 42]);
         out.extend_from_slice(&[2, b'n', b's', 3, b'd', b'n', b's', high, low]);
         out.extend_from_slice(b"\x0ahostmaster");
