@@ -130,6 +130,8 @@ pub(crate) struct Case {
     pub(crate) raw: Option<String>,
     #[serde(default)]
     pub(crate) base: Option<String>,
+    #[serde(default)]
+    pub(crate) keep: Vec<String>,
 }
 
 /// Everything that is asked.
@@ -199,6 +201,9 @@ pub(crate) fn expand(step: &Step) -> Vec<Step> {
             whole.raw.clone_from(&case.raw);
             whole.base = None;
             whole.body = None;
+        }
+        if !case.keep.is_empty() {
+            whole.keep.clone_from(&case.keep);
         }
         whole
     };

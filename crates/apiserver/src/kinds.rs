@@ -58,6 +58,14 @@ impl Kind {
         join_group(self.plural, self.group)
     }
 
+    /// The last name of the Go package of upstream's internal types, which its messages show.
+    pub(crate) fn internal_group(&self) -> &'static str {
+        match self.group.split('.').next() {
+            None | Some("") => "core",
+            Some(first) => first,
+        }
+    }
+
     /// Whether this is the named resource of the core group.
     pub fn is_core(&self, plural: &str) -> bool {
         self.group.is_empty() && self.plural == plural
@@ -381,6 +389,12 @@ pub static TOKEN_REQUESTS: Kind =
 /// What workloads are seen as through `scale`; it has no URL of its own.
 pub static SCALES: Kind = grouped!("autoscaling", "v1", "Scale", "scales", "scale");
 
+/// The body of `pods/binding`; it has no URL of its own.
+pub static BINDINGS: Kind = plain!("Binding", "bindings", "binding");
+
+/// The body of `pods/eviction`; it has no URL of its own.
+pub static EVICTIONS: Kind = grouped!("policy", "v1", "Eviction", "evictions", "eviction");
+
 /// Kinds that are only ever created and never stored: a question with its answer.
 pub static VIRTUAL: &[&Kind] = &[
     &TOKEN_REVIEWS,
@@ -404,6 +418,13 @@ pub fn find_virtual(group: &str, version: &str, plural: &str) -> Option<&'static
 /// The stored kind of an object, by its `apiVersion` and `kind`.
 pub fn find_by_kind(api_version: &str, kind: &str) -> Option<&'static Kind> {
     ALL.iter().copied().find(|k| k.kind == kind && k.api_version == api_version)
+}
+
+/// Any kind that is known, by its `apiVersion` and `kind`.
+pub(crate) fn find_any(api_version: &str, kind: &str) -> Option<&'static Kind> {
+    let bodies = [&TOKEN_REQUESTS, &SCALES, &BINDINGS, &EVICTIONS];
+    let all = ALL.iter().chain(VIRTUAL).copied().chain(bodies);
+    all.into_iter().find(|k| k.kind == kind && k.api_version == api_version)
 }
 
 /// The stored kind of a [`crate::store::Key::resource`].

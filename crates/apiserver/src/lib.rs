@@ -12,6 +12,7 @@
 //! process. [`Status`] is the shape of every refusal on the way.
 #![forbid(unsafe_code)]
 
+mod go;
 pub mod http;
 pub mod kinds;
 pub mod registry;

@@ -10,7 +10,7 @@ use std::fmt;
 
 use serde_json::{Map, Value, json};
 
-use crate::kinds::Kind;
+use crate::{go, kinds::Kind};
 
 /// A refusal, as the API reports it.
 #[derive(Clone, Debug, PartialEq)]
@@ -59,7 +59,10 @@ pub struct Cause {
 
 /// How a rejected value is quoted: strings in quotes, numbers bare, the rest as JSON.
 fn quote(value: &Value) -> String {
-    value.to_string()
+    match value {
+        Value::String(text) => go::quote(text),
+        other => other.to_string(),
+    }
 }
 
 impl Cause {
@@ -200,7 +203,7 @@ impl Status {
 
     /// 404 for an object.
     pub fn not_found(kind: &Kind, name: &str) -> Status {
-        let quoted = go_quote(name);
+        let quoted = go::quote(name);
         Status::new(404, "NotFound", format!("{} {quoted} not found", kind.group_resource()))
             .about(Details::of(kind, name))
     }
@@ -216,7 +219,7 @@ impl Status {
         Status::new(
             409,
             "AlreadyExists",
-            format!("{} {name:?} already exists", kind.group_resource()),
+            format!("{} {} already exists", kind.group_resource(), go::quote(name)),
         )
         .about(Details::of(kind, name))
     }
@@ -226,7 +229,11 @@ impl Status {
         Status::new(
             409,
             "Conflict",
-            format!("Operation cannot be fulfilled on {} {name:?}: {why}", kind.group_resource()),
+            format!(
+                "Operation cannot be fulfilled on {} {}: {why}",
+                kind.group_resource(),
+                go::quote(name)
+            ),
         )
         .about(Details::of(kind, name))
     }
@@ -275,7 +282,8 @@ impl Status {
             _ => format!("[{}]", texts.join(", ")),
         };
         details.causes = causes;
-        Status::new(422, "Invalid", format!("{title} {name:?} is invalid: {joined}")).about(details)
+        Status::new(422, "Invalid", format!("{title} {} is invalid: {joined}", go::quote(name)))
+            .about(details)
     }
 
     /// 422: the options of a request break rules; `kind` is `CreateOptions` and the like.
@@ -290,8 +298,8 @@ impl Status {
         let mut details = Details::of(kind, name);
         // As upstream: its delete names the kind where other conflicts name the resource.
         details.kind = kind.kind.to_owned();
-        let message =
-            format!("Operation cannot be fulfilled on {} {name:?}: {why}", kind.group_kind());
+        let (title, quoted) = (kind.group_kind(), go::quote(name));
+        let message = format!("Operation cannot be fulfilled on {title} {quoted}: {why}");
         Status::new(409, "Conflict", message).about(details)
     }
 
@@ -310,7 +318,7 @@ impl Status {
         let subject = if name.is_empty() {
             kind.group_resource()
         } else {
-            format!("{} {name:?}", kind.group_resource())
+            format!("{} {}", kind.group_resource(), go::quote(name))
         };
         Status::new(403, "Forbidden", format!("{subject} is forbidden: {why}"))
             .about(Details::of(kind, name))
@@ -434,29 +442,6 @@ impl Status {
             "details": details.to_value(),
         })
     }
-}
-
-/// Text in quotes as Go's `%q` prints it; differs from Rust's in control characters.
-pub(crate) fn go_quote(text: &str) -> String {
-    let mut quoted = String::with_capacity(text.len() + 2);
-    quoted.push('"');
-    for c in text.chars() {
-        match c {
-            '"' => quoted.push_str("\\\""),
-            '\\' => quoted.push_str("\\\\"),
-            '\x07' => quoted.push_str("\\a"),
-            '\x08' => quoted.push_str("\\b"),
-            '\x0b' => quoted.push_str("\\v"),
-            '\x0c' => quoted.push_str("\\f"),
-            '\n' => quoted.push_str("\\n"),
-            '\t' => quoted.push_str("\\t"),
-            '\r' => quoted.push_str("\\r"),
-            c if c.is_ascii_control() => quoted.push_str(&format!("\\x{:02x}", u32::from(c))),
-            c => quoted.push(c),
-        }
-    }
-    quoted.push('"');
-    quoted
 }
 
 impl fmt::Display for Status {

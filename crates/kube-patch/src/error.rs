@@ -60,7 +60,7 @@ pub enum PatchError {
         /// Bytes copied up to and including the refused operation.
         bytes: usize,
     },
-    /// `$deleteFromPrimitiveList` without a field name, or not a list.
+    /// `$deleteFromPrimitiveList` without a field name.
     #[error("invalid patch format of primitive list")]
     PrimitiveList,
     /// `$retainKeys` is not a list of names, or the patch sets a key that the list lacks.
@@ -73,19 +73,17 @@ pub enum PatchError {
     #[error("lists of lists are not supported")]
     ListOfLists,
     /// The elements of a merging list are not all of one JSON type.
-    #[error("list element types are not identical in {field}")]
+    #[error("list element types are not identical: {}", go_print(lists))]
     MixedList {
-        /// Name of the list's field.
-        field: String,
+        /// The live list and that of the patch.
+        lists: Value,
     },
     /// A field that holds a list holds something else, or the reverse.
-    #[error("{field}: expected {expected}, but received {found}")]
+    #[error("expected a {expected}, but received a {found}")]
     FieldType {
-        /// Name of the field.
-        field: String,
-        /// What was needed.
+        /// What was needed, as a Go type.
         expected: &'static str,
-        /// What was found.
+        /// What was found, as a Go type.
         found: &'static str,
     },
     /// An element of a merging list lacks the key by which elements are matched.
@@ -103,7 +101,7 @@ pub enum PatchError {
         field: String,
     },
     /// The word of a `$patch` directive is unknown at that place.
-    #[error("unknown patch type: {} in map: {}", go_print(map.get("$patch").unwrap_or(&Value::Null)), go_print(map))]
+    #[error("unknown patch type: {} in map: {}", go_text(map.get("$patch").unwrap_or(&Value::Null)), go_print(map))]
     UnknownDirective {
         /// The map that has it.
         map: Value,
@@ -190,6 +188,29 @@ pub fn go_print(value: &Value) -> String {
             format!("map[{}]", members.join(" "))
         }
         other => other.to_string(),
+    }
+}
+
+/// A value as Go prints it where it expects a text (`%s`).
+fn go_text(value: &Value) -> String {
+    match value {
+        Value::Null => "%!s(<nil>)".to_owned(),
+        Value::Bool(_) | Value::Number(_) => format!("%!s({}={value})", go_type(value)),
+        other => go_print(other),
+    }
+}
+
+/// The Go type that a JSON value has once it is decoded.
+#[must_use]
+pub fn go_type(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "<nil>",
+        Value::Bool(_) => "bool",
+        Value::Number(number) if number.is_f64() => "float64",
+        Value::Number(_) => "int64",
+        Value::String(_) => "string",
+        Value::Array(_) => "[]interface {}",
+        Value::Object(_) => "map[string]interface {}",
     }
 }
 

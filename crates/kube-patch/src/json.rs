@@ -37,8 +37,13 @@ pub const MAX_JSON_PATCH_COPY_BYTES: usize = 3 * 1024 * 1024;
 /// malformed, does not fit the document, or is a `test` that fails.
 pub fn json_patch(doc: &Value, patch: &Value) -> Result<Value, PatchError> {
     const EXPECTED: &str = "a list of operations";
-    let Value::Array(operations) = patch else {
-        return Err(PatchError::WrongType { expected: EXPECTED, found: type_name(patch) });
+    let operations = match patch {
+        Value::Array(operations) => operations,
+        // No operations, in Go.
+        Value::Null => return Ok(doc.clone()),
+        other => {
+            return Err(PatchError::WrongType { expected: EXPECTED, found: type_name(other) });
+        }
     };
     if operations.len() > MAX_JSON_PATCH_OPERATIONS {
         return Err(PatchError::TooManyOperations {
@@ -46,7 +51,8 @@ pub fn json_patch(doc: &Value, patch: &Value) -> Result<Value, PatchError> {
             got: operations.len(),
         });
     }
-    if let Some(other) = operations.iter().find(|operation| !operation.is_object()) {
+    let is_operation = |value: &Value| value.is_object() || value.is_null();
+    if let Some(other) = operations.iter().find(|operation| !is_operation(operation)) {
         return Err(PatchError::WrongType { expected: EXPECTED, found: type_name(other) });
     }
     let mut patched = doc.clone();
@@ -70,7 +76,7 @@ fn apply_operation(
         operation: index,
         message: format!("{} operation does not apply: {message}", word("op")),
     };
-    let mut parsed: PatchOperation = serde_json::from_value(operation.clone())
+    let mut parsed: PatchOperation = serde_json::from_value(as_written_here(doc, operation))
         .map_err(|error| refuse(format!("malformed operation: {error}")))?;
     if let PatchOperation::Replace(replace) = &parsed
         && replace
@@ -104,6 +110,53 @@ fn apply_operation(
         PatchErrorKind::InvalidPointer => refuse(format!("doc is missing path: {path:?}")),
         other => refuse(other.to_string()),
     })
+}
+
+/// An operation that the API server's library takes, as RFC 6902 would have it written: a value
+/// that is not given is null, a tilde that escapes nothing is a tilde, and an index is any whole
+/// number, counted from the end if negative.
+fn as_written_here(doc: &Value, operation: &Value) -> Value {
+    let mut operation = operation.clone();
+    let Value::Object(members) = &mut operation else { return operation };
+    let op = members.get("op").and_then(Value::as_str).unwrap_or_default();
+    let adds = matches!(op, "add" | "move" | "copy");
+    if matches!(op, "add" | "replace" | "test") {
+        members.entry("value").or_insert(Value::Null);
+    }
+    for (key, adds) in [("path", adds), ("from", false)] {
+        if let Some(Value::String(path)) = members.get_mut(key) {
+            *path = canonical(doc, path, adds);
+        }
+    }
+    operation
+}
+
+/// A pointer as RFC 6901 has it, with indices of digits without zeros in front. `adds`: one behind the end is one of
+/// those that negative ones count.
+fn canonical(doc: &Value, path: &str, adds: bool) -> String {
+    let mut place = Some(doc);
+    let mut tokens = path.split('/').peekable();
+    let mut plain = tokens.next().unwrap_or_default().to_owned();
+    while let Some(token) = tokens.next() {
+        let list = place.and_then(Value::as_array);
+        let index = list.and_then(|list| {
+            let index: i64 = token.parse().ok()?;
+            let ends = i64::try_from(list.len()).ok()? + i64::from(adds && tokens.peek().is_none());
+            usize::try_from(if index < 0 { index + ends } else { index }).ok()
+        });
+        let name = token.replace("~1", "/").replace("~0", "~");
+        plain.push('/');
+        match index {
+            Some(index) => plain.push_str(&index.to_string()),
+            None => plain.push_str(&name.replace('~', "~0").replace('/', "~1")),
+        }
+        place = match (list, index) {
+            (Some(list), Some(index)) => list.get(index),
+            (Some(_), None) => None,
+            (None, _) => place.and_then(|place| place.get(&name)),
+        };
+    }
+    plain
 }
 
 /// Applies a JSON merge patch (RFC 7386): objects merge member by member, `null` removes a member,

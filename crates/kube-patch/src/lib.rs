@@ -48,7 +48,7 @@ mod json;
 pub mod schema;
 mod strategic;
 
-pub use error::{Cause, PatchError, go_print};
+pub use error::{Cause, PatchError, go_print, go_type};
 pub use json::{MAX_JSON_PATCH_COPY_BYTES, MAX_JSON_PATCH_OPERATIONS, json_patch, merge_patch};
 pub use schema::{Schema, schema_for};
 pub use strategic::{spent_patch, strategic_merge};

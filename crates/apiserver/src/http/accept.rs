@@ -11,64 +11,93 @@ use crate::Status;
 /// Longest `Accept` that is looked at; kubectl's longest has some 300 bytes.
 const ACCEPT_BYTES_MAX: usize = 4 << 10;
 
+/// The media type of everything that is answered.
+const MEDIA_TYPE: &str = "application/json";
+
 /// A form of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Form {
     Object,
     /// `as=Table;v=v1;g=meta.k8s.io`
     Table,
-    /// `as=PartialObjectMetadata;...` or `as=PartialObjectMetadataList;...`
+    /// `as=PartialObjectMetadata;...`: the metadata of one object, or of each event of a watch.
     Metadata,
+    /// `as=PartialObjectMetadataList;...`
+    MetadataList,
     /// `as=APIGroupDiscoveryList;v=v2;g=apidiscovery.k8s.io` (1.33 has no other version)
     Aggregated,
 }
 
-/// The first form that we have, in the client's order.
+/// The form that the client likes best of those that we have.
 pub(crate) fn negotiate(headers: &HeaderMap) -> Result<Form, Status> {
-    let mut asked = false;
+    let mut ranges = Vec::new();
     for value in headers.get_all(header::ACCEPT) {
         let text = value.to_str().unwrap_or_default();
         if text.len() > ACCEPT_BYTES_MAX {
             return Err(Status::bad_request("the Accept header is too long"));
         }
-        for range in text.split(',').map(str::trim).filter(|r| !r.is_empty()) {
-            asked = true;
-            if let Some(form) = form_of(range) {
-                return Ok(form);
-            }
-        }
+        ranges.extend(text.split(',').map(str::trim).filter(|r| !r.is_empty()).map(Range::read));
     }
-    if asked {
-        return Err(Status::not_acceptable(
-            "only the following media types are accepted: application/json",
-        ));
+    if ranges.is_empty() {
+        return Ok(Form::Object);
     }
-    Ok(Form::Object)
+    // Two refusals, as upstream: the dispatcher looks at media types, the handler at forms.
+    if !ranges.iter().any(|r| matches!(r.media, "*/*" | MEDIA_TYPE)) {
+        return Err(Status::not_acceptable(format!(
+            "406: Not Acceptable\n\nAvailable representations: {MEDIA_TYPE}"
+        )));
+    }
+    // Among equals the client's order stands.
+    ranges.sort_by(|a, b| b.quality.total_cmp(&a.quality).then(a.stars().cmp(&b.stars())));
+    ranges.iter().find_map(Range::form).ok_or_else(|| {
+        let message = format!("only the following media types are accepted: {MEDIA_TYPE}");
+        Status { details: None, ..Status::not_acceptable(message) }
+    })
 }
 
-fn form_of(range: &str) -> Option<Form> {
-    let mut parts = range.split(';').map(str::trim);
-    let media = parts.next()?;
-    if !matches!(media, "application/json" | "*/*") {
-        return None;
-    }
-    let (mut kind, mut version, mut group) = ("", "", "");
-    for (key, value) in parts.filter_map(|p| p.split_once('=')) {
-        match key {
-            "as" => kind = value,
-            "v" => version = value,
-            "g" => group = value,
-            _ => {}
+/// One of the things that a client accepts.
+struct Range<'h> {
+    media: &'h str,
+    kind: &'h str,
+    version: &'h str,
+    group: &'h str,
+    quality: f64,
+}
+
+impl Range<'_> {
+    fn read(text: &str) -> Range<'_> {
+        let mut parts = text.split(';').map(str::trim);
+        let media = parts.next().unwrap_or_default();
+        let mut range = Range { media, kind: "", version: "", group: "", quality: 1.0 };
+        for (key, value) in parts.filter_map(|p| p.split_once('=')) {
+            match key {
+                "as" => range.kind = value,
+                "v" => range.version = value,
+                "g" => range.group = value,
+                "q" => range.quality = value.parse().unwrap_or(1.0),
+                _ => {}
+            }
         }
+        range
     }
-    match (kind, version, group) {
-        ("", _, _) => Some(Form::Object),
-        ("Table", "v1", "meta.k8s.io") => Some(Form::Table),
-        ("PartialObjectMetadata" | "PartialObjectMetadataList", "v1", "meta.k8s.io") => {
-            Some(Form::Metadata)
+
+    /// How little it says: what is named goes before what is not.
+    fn stars(&self) -> usize {
+        self.media.matches('*').count()
+    }
+
+    fn form(&self) -> Option<Form> {
+        if !matches!(self.media, MEDIA_TYPE | "application/*" | "*/*") {
+            return None;
         }
-        ("APIGroupDiscoveryList", "v2", "apidiscovery.k8s.io") => Some(Form::Aggregated),
-        _ => None,
+        match (self.kind, self.version, self.group) {
+            ("", "", "") => Some(Form::Object),
+            ("Table", "v1", "meta.k8s.io") => Some(Form::Table),
+            ("PartialObjectMetadata", "v1", "meta.k8s.io") => Some(Form::Metadata),
+            ("PartialObjectMetadataList", "v1", "meta.k8s.io") => Some(Form::MetadataList),
+            ("APIGroupDiscoveryList", "v2", "apidiscovery.k8s.io") => Some(Form::Aggregated),
+            _ => None,
+        }
     }
 }
 
@@ -77,7 +106,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn first_known_form_wins() {
+    fn the_best_known_form_wins() {
         for (accept, expected) in [
             (None, Some(Form::Object)),
             (Some("*/*"), Some(Form::Object)),
@@ -96,8 +125,21 @@ mod tests {
             ),
             (
                 Some("application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"),
-                Some(Form::Metadata),
+                Some(Form::MetadataList),
             ),
+            (
+                Some(
+                    "*/*, application/json;q=0.5, application/json;as=Table;v=v1;g=meta.k8s.io;q=0.9",
+                ),
+                Some(Form::Object),
+            ),
+            (
+                Some("application/json;q=0.5, application/json;as=Table;v=v1;g=meta.k8s.io;q=0.9"),
+                Some(Form::Table),
+            ),
+            (Some("application/*"), None),
+            (Some("text/html;q=0.9, */*;q=0.1"), Some(Form::Object)),
+            (Some(";;;"), None),
             (
                 Some(
                     "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList;profile=nopeer,application/json",

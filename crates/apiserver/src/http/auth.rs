@@ -40,11 +40,7 @@ impl Authenticator {
     /// The caller behind the headers of a request.
     pub(crate) fn caller(&self, headers: &HeaderMap) -> Result<Caller, Status> {
         let text = headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok());
-        let token = text
-            .and_then(|t| t.split_once(' '))
-            .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
-            .map(|(_, token)| token.trim())
-            .ok_or_else(Status::unauthorized)?;
+        let token = text.and_then(bearer).ok_or_else(Status::unauthorized)?;
         self.token(token, ISSUER)
     }
 
@@ -99,5 +95,32 @@ impl Authenticator {
             });
         }
         self.registry.check_token(token, audience)
+    }
+}
+
+/// The token in an `Authorization` header: the second word of it, whatever follows (upstream
+/// `bearertoken`).
+fn bearer(text: &str) -> Option<&str> {
+    let mut words = text.trim().split(' ');
+    let scheme = words.next()?;
+    words.next().filter(|_| scheme.eq_ignore_ascii_case("bearer"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_second_word_is_the_token() {
+        for (text, expected) in [
+            ("Bearer a", Some("a")),
+            ("bearer a b", Some("a")),
+            (" BEARER a ", Some("a")),
+            ("Bearer  a", Some("")),
+            ("Bearer", None),
+            ("Basic a", None),
+        ] {
+            assert_eq!(bearer(text), expected, "{text}");
+        }
     }
 }

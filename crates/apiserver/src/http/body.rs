@@ -9,14 +9,16 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, header};
 use http_body::Body;
 use http_body_util::BodyExt;
+use serde::Deserialize;
 use serde_json::Value;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::json;
 use crate::{
-    Status,
-    kinds::Kind,
-    schema::protobuf::{self, DecodeError},
+    Kind, Status,
+    go::{self, JsonType},
+    registry,
+    schema::protobuf,
 };
 
 /// Largest request body (apiserver `MaxRequestBodyBytes`).
@@ -116,18 +118,45 @@ where
     Ok(Held { bytes, _share: share })
 }
 
-/// The media type without parameters; empty when absent.
-pub(crate) fn media_type(headers: &HeaderMap) -> &str {
-    let text = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
-    text.split(';').next().unwrap_or_default().trim()
+/// The text of a `Content-Type`; empty when absent.
+pub(crate) fn content_type(headers: &HeaderMap) -> &str {
+    headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default()
+}
+
+/// The media type in a `Content-Type` whose parameters read, too, as with Go's
+/// `mime.ParseMediaType`; in small letters.
+fn media_type(text: &str) -> Option<String> {
+    let mut parts = text.split(';');
+    let media = parts.next()?.trim().to_lowercase();
+    let is_token = |t: &str| {
+        let sign = |b: u8| b"!#$%&'*+-.^_`|~".contains(&b);
+        !t.is_empty() && t.bytes().all(|b| b.is_ascii_alphanumeric() || sign(b))
+    };
+    let (kind, sub) = media.split_once('/').unwrap_or((&media, "x"));
+    let mut rest: Vec<&str> = parts.map(str::trim).collect();
+    // Semicolons at the end mean nothing.
+    while rest.last().is_some_and(|part| part.is_empty()) {
+        rest.pop();
+    }
+    let parameters_read = rest.iter().all(|part| {
+        part.split_once('=').is_some_and(|(key, value)| {
+            let quoted = value.len() > 1 && value.starts_with('"') && value.ends_with('"');
+            is_token(key) && (quoted || is_token(value))
+        })
+    });
+    (is_token(kind) && is_token(sub) && parameters_read).then_some(media)
 }
 
 /// The encoding of an object in a body.
 pub(crate) fn encoding(headers: &HeaderMap) -> Result<Encoding, Status> {
-    match media_type(headers) {
-        "" | "application/json" | "*/*" => Ok(Encoding::Json),
-        "application/yaml" => Ok(Encoding::Yaml),
-        "application/vnd.kubernetes.protobuf" => Ok(Encoding::Protobuf),
+    let text = content_type(headers);
+    if text.is_empty() {
+        return Ok(Encoding::Json);
+    }
+    match media_type(text).as_deref() {
+        Some("application/json") => Ok(Encoding::Json),
+        Some("application/yaml") => Ok(Encoding::Yaml),
+        Some("application/vnd.kubernetes.protobuf") => Ok(Encoding::Protobuf),
         _ => Err(Status::unsupported_media_type(
             "the body of the request was in an unknown format - accepted media types include: \
              application/json, application/yaml, application/vnd.kubernetes.protobuf",
@@ -135,43 +164,136 @@ pub(crate) fn encoding(headers: &HeaderMap) -> Result<Encoding, Status> {
     }
 }
 
-/// The object in a body, meant to be of a kind.
-pub(crate) fn object(headers: &HeaderMap, body: &[u8], expected: &str) -> Result<Value, Status> {
-    strict(headers, body, expected).map(|(object, _)| object)
+/// The object of a kind in a body that is not stored.
+pub(crate) fn object(headers: &HeaderMap, body: &[u8], kind: &Kind) -> Result<Value, Status> {
+    let (mut object, _) = strict(encoding(headers)?, body, kind.kind)?;
+    registry::read_as(kind, &mut object)?;
+    Ok(object)
 }
 
 /// The object in a body, and the fields that it gives twice.
 pub(crate) fn strict(
-    headers: &HeaderMap,
+    encoding: Encoding,
     body: &[u8],
     expected: &str,
 ) -> Result<(Value, Vec<String>), Status> {
-    let undecodable = |why: &dyn std::fmt::Display| {
+    decode(encoding, body).map_err(|why| {
         Status::bad_request(format!(
-            "the object provided is unrecognized (must be of type {expected}): couldn't get \
-             version/kind; json parse error: {why}"
+            "the object provided is unrecognized (must be of type {expected}): {why} ({})",
+            summary(body)
         ))
-    };
-    match encoding(headers)? {
-        Encoding::Json => json::parse(body).map_err(|e| undecodable(&e)),
-        Encoding::Yaml => yaml(body).map_err(|e| undecodable(&e)).map(|o| (o, Vec::new())),
-        Encoding::Protobuf => decode_protobuf(body).map(|o| (o, Vec::new())),
-    }
-}
-
-/// A YAML document as JSON.
-pub(crate) fn yaml(body: &[u8]) -> Result<Value, String> {
-    serde_norway::from_slice(body).map_err(|e| e.to_string())
-}
-
-fn decode_protobuf(body: &[u8]) -> Result<Value, Status> {
-    protobuf::decode(body).map(|(_, _, object)| object).map_err(|error| match error {
-        DecodeError::TooLarge(_) => Status::too_large(error.to_string()),
-        _ => Status::bad_request(error.to_string()),
     })
 }
 
-/// The name of a kind in messages about bodies.
-pub(crate) fn expected(kind: &Kind) -> String {
-    kind.kind.to_owned()
+/// The object in a body, whatever it is, and the fields that it gives twice.
+pub(crate) fn decode(encoding: Encoding, body: &[u8]) -> Result<(Value, Vec<String>), String> {
+    let unread = |why: String| format!("couldn't get version/kind; json parse error: {why}");
+    let (object, twice) = match encoding {
+        Encoding::Json => json::parse(body).map_err(unread)?,
+        Encoding::Yaml => (yaml(body)?, Vec::new()),
+        Encoding::Protobuf => (protobuf(body)?, Vec::new()),
+    };
+    // The first thing that upstream wants to know.
+    let fields = [("apiVersion", JsonType::String), ("kind", JsonType::String)];
+    go::check_struct(TYPE_META, &fields, &object).map_err(unread)?;
+    let version = object.get("apiVersion").and_then(Value::as_str).unwrap_or_default();
+    if version.matches('/').count() > 1 {
+        return Err(format!("unexpected GroupVersion string: {version}"));
+    }
+    Ok((object, twice))
+}
+
+/// How Go prints the type of what looks only at version and kind.
+const TYPE_META: &str = r#"struct { APIVersion string "json:\"apiVersion,omitempty\""; Kind string "json:\"kind,omitempty\"" }"#;
+
+/// The beginning of a body, for those who wonder what they sent.
+fn summary(body: &[u8]) -> String {
+    const LENGTH: usize = 30;
+    let cut = body.get(..LENGTH);
+    let shown = match (body.first(), cut.unwrap_or(body)) {
+        (None, _) => return "<empty>".to_owned(),
+        (Some(b'{'), text) => String::from_utf8_lossy(text).into_owned(),
+        (_, bytes) => bytes.iter().map(|byte| format!("{byte:02x}")).collect(),
+    };
+    if body.len() > LENGTH { format!("{shown} ...") } else { shown }
+}
+
+/// A YAML document as JSON. What follows the first document is not looked at.
+pub(crate) fn yaml(body: &[u8]) -> Result<Value, String> {
+    let first = serde_norway::Deserializer::from_slice(body).next();
+    let Some(document) = first else { return Ok(Value::Null) };
+    Value::deserialize(document).map_err(|error| go::yaml_fault(&error.to_string()))
+}
+
+/// A protobuf message as JSON.
+fn protobuf(body: &[u8]) -> Result<Value, String> {
+    protobuf::decode(body).map(|(_, _, object)| object).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn content_types() {
+        for (text, expected) in [
+            ("", Some(Encoding::Json)),
+            ("Application/JSON", Some(Encoding::Json)),
+            ("application/json; charset=utf-8", Some(Encoding::Json)),
+            ("application/json;charset=\"utf-8\";", Some(Encoding::Json)),
+            ("application/yaml", Some(Encoding::Yaml)),
+            ("application/json; charset", None),
+            ("application/json; =x", None),
+            ("*/*", None),
+            (";;;", None),
+            ("json", None),
+            ("application/merge-patch+json", None),
+        ] {
+            let mut headers = HeaderMap::new();
+            if !text.is_empty() {
+                headers.insert(header::CONTENT_TYPE, text.parse().unwrap());
+            }
+            assert_eq!(encoding(&headers).ok(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn faults_are_told_as_upstream_tells_them() {
+        for (text, why) in [
+            (
+                "",
+                "couldn't get version/kind; json parse error: unexpected end of JSON input (<empty>)",
+            ),
+            (
+                r#"{"kind":5,"apiVersion":"v1","metadata":{"name":"x"}}"#,
+                "couldn't get version/kind; json parse error: json: cannot unmarshal number into \
+                 Go struct field .kind of type string ({\"kind\":5,\"apiVersion\":\"v1\",\"m ...)",
+            ),
+            (
+                r#"{"apiVersion":"a/b/c"}"#,
+                "unexpected GroupVersion string: a/b/c ({\"apiVersion\":\"a/b/c\"})",
+            ),
+            ("\u{feff}{}", {
+                "couldn't get version/kind; json parse error: invalid character 'ï' looking for \
+                 beginning of value (efbbbf7b7d)"
+            }),
+        ] {
+            let expected =
+                format!("the object provided is unrecognized (must be of type ConfigMap): {why}");
+            let refused = strict(Encoding::Json, text.as_bytes(), "ConfigMap").unwrap_err();
+            assert_eq!(refused.message, expected);
+        }
+        let fault = decode(Encoding::Json, b"[]").unwrap_err();
+        assert!(
+            fault.contains("array into Go value of type struct { APIVersion string"),
+            "{fault}"
+        );
+    }
+
+    #[test]
+    fn the_first_document_counts() {
+        let text = b"a: 1\n---\nb: [";
+        assert_eq!(yaml(text).unwrap(), serde_json::json!({"a": 1}));
+        assert_eq!(yaml(b"").unwrap(), Value::Null);
+    }
 }

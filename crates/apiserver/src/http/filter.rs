@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::query::Query;
 use crate::{
-    Kind, Status,
+    Kind, Status, go,
     registry::{FieldSelector, LabelSelector, object},
     schema::fields::selectable,
     store::Record,
@@ -44,9 +44,9 @@ impl Filter {
                     format!("field label not supported: {}", term.field)
                 } else {
                     format!(
-                        "{:?} is not a known field selector: only \"metadata.name\", \
+                        "{} is not a known field selector: only \"metadata.name\", \
                          \"metadata.namespace\"",
-                        term.field
+                        go::quote(&term.field)
                     )
                 };
                 return Err(Status::bad_request(text));
@@ -61,13 +61,12 @@ impl Filter {
 
     /// Narrowed to one object, as a watch on its path is.
     pub(crate) fn named(mut self, name: &str) -> Result<Filter, Status> {
-        if let Some(asked) = self.fields.name().filter(|asked| *asked != name) {
-            return Err(Status::bad_request(format!(
-                "field selector metadata.name={asked} does not match the name on the URL ({name})"
-            )));
+        if self.fields.terms().is_empty() {
+            self.fields = FieldSelector::of_name(name);
+        } else if self.fields.name() != Some(name) {
+            let why = "fieldSelector metadata.name doesn't match requested name";
+            return Err(Status::bad_request(why));
         }
-        self.fields =
-            FieldSelector::parse(&format!("metadata.name={name}")).map_err(Status::bad_request)?;
         Ok(self)
     }
 

@@ -9,11 +9,18 @@ use std::borrow::Cow;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
+use crate::go;
+
 /// Members reported at most; upstream's decoder stops there too.
 const DUPLICATES_MAX: usize = 100;
 
 /// A document, and the members that it gives twice: `duplicate field "spec.a"`.
-pub(crate) fn parse(text: &[u8]) -> serde_json::Result<(Value, Vec<String>)> {
+/// The error is told in Go's words.
+pub(crate) fn parse(text: &[u8]) -> Result<(Value, Vec<String>), String> {
+    read(text).map_err(|error| go::syntax_fault(text).unwrap_or_else(|| error.to_string()))
+}
+
+fn read(text: &[u8]) -> serde_json::Result<(Value, Vec<String>)> {
     let whole = String::from_utf8_lossy(text);
     let whole = without_lone_surrogates(&whole);
     let mut found = Vec::new();

@@ -21,6 +21,7 @@ use super::{
 };
 use crate::{
     Status,
+    go::{self, JsonType},
     registry::{self, Registry, object},
     store::{Key, Record},
 };
@@ -61,8 +62,9 @@ impl Continue {
             };
             bad(&format!("illegal base64 data at input byte {at}"))
         })?;
-        let value: Value =
-            serde_json::from_slice(&bytes).map_err(|error| bad(&error.to_string()))?;
+        let (value, _) = super::json::parse(&bytes).map_err(|why| bad(&why))?;
+        let types = [("v", JsonType::String), ("rv", JsonType::Int64), ("start", JsonType::String)];
+        go::check_struct("storage.continueToken", &types, &value).map_err(|why| bad(&why))?;
         let text = |key: &str| value.get(key).and_then(Value::as_str).unwrap_or_default();
         if text("v") != VERSION {
             let version = text("v");
@@ -306,6 +308,17 @@ mod tests {
         for bad in ["x", "!!", "e30", ""] {
             assert_eq!(Continue::decode(bad).unwrap_err().code, 400, "{bad}");
         }
+        for (text, why) in [
+            ("[]", "json: cannot unmarshal array into Go value of type storage.continueToken"),
+            (r#"{"v":"x""#, "unexpected end of JSON input"),
+            (r#"{"rv":"5","start":1}"#, {
+                "json: cannot unmarshal string into Go struct field continueToken.rv of type int64"
+            }),
+        ] {
+            let refused = Continue::decode(&BASE64.encode(text)).unwrap_err();
+            let expected = format!("invalid continue token: continue key is not valid: {why}");
+            assert_eq!(refused.message, expected);
+        }
         for start in ["..", "a/../b", "a//b", "/."] {
             let token = BASE64.encode(json!({"v": VERSION, "rv": 1, "start": start}).to_string());
             assert_eq!(Continue::decode(&token).unwrap_err().code, 400, "{start}");
@@ -328,7 +341,7 @@ mod tests {
             ("resourceVersion=11", Err(504)),
             ("continue=x", Err(400)),
         ] {
-            let options = ListOptions::read(&Query::parse(query).unwrap(), false);
+            let options = ListOptions::read(&Query::parse(query), false);
             let found = options.and_then(|options| page(&options, 10));
             assert_eq!(found.map(|p| p.at).map_err(|s| s.code), expected, "{query}");
         }

@@ -18,8 +18,10 @@ mod files;
 mod filter;
 mod json;
 mod list;
+mod logs;
 mod options;
 mod parts;
+mod patches;
 mod query;
 mod respond;
 mod reviews;
@@ -30,6 +32,7 @@ mod table;
 mod tls;
 mod verbs;
 mod watch;
+mod write_options;
 
 use std::{pin::pin, sync::Arc, time::Duration};
 
@@ -41,7 +44,12 @@ use portolan_runtime::Shutdown;
 use serde_json::{Value, json};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use self::{auth::Authenticator, query::Query, respond::Answer, route::Route};
+use self::{
+    auth::Authenticator,
+    query::Query,
+    respond::Answer,
+    route::{Discovery, Route},
+};
 pub use self::{
     server::{Config, Running, StartError, start},
     tls::TlsError,
@@ -142,14 +150,21 @@ impl Service {
     {
         let (method, uri, headers) = (&head.method, &head.uri, &head.headers);
         let route = route::parse(uri.path());
+        let query = Query::parse(uri.query().unwrap_or_default());
+        match &route {
+            Route::Malformed => return Ok(respond::text(400, "400 Bad Request")),
+            Route::Resource(target) if verbs::is_long_running(target, &query) => {}
+            _ => query.check_timeout()?,
+        }
         match &route {
             Route::Health => return Ok(self.health()),
-            Route::Version => return Ok(respond::json(200, &version())),
+            Route::Version if *method == Method::GET => {
+                return Ok(respond::json(200, &version()));
+            }
             _ => {}
         }
         let caller = self.authenticator.caller(headers)?;
         let caller = self.authenticator.impersonated(caller, headers)?;
-        let query = Query::parse(uri.query().unwrap_or_default())?;
         match route {
             Route::Resource(target) => {
                 let verb =
@@ -183,7 +198,7 @@ impl Service {
                 self.registry.authorize(&caller, &action)?;
                 let body = body::read(body, &self.bodies).await?;
                 let _turn = self.turn().await?;
-                let review = body::object(headers, &body.bytes, &body::expected(kind))?;
+                let review = body::object(headers, &body.bytes, kind)?;
                 let answer = reviews::answer(self, &caller, kind, &namespace, review)?;
                 Ok(respond::json(201, &answer))
             }
@@ -211,25 +226,30 @@ impl Service {
         query: &Query,
         route: &Route,
     ) -> Result<Answer, Status> {
-        if let Route::Nowhere = route {
-            let action = Action { verb: "get", path: uri.path(), ..Action::default() };
-            self.registry.authorize(caller, &action)?;
-            return Ok(respond::text(404, "404 page not found\n"));
-        }
-        if *method != Method::GET && *method != Method::HEAD {
+        let verb = method.as_str().to_lowercase();
+        let action = Action { verb: &verb, path: uri.path(), ..Action::default() };
+        self.registry.authorize(caller, &action)?;
+        let any_method = matches!(
+            route,
+            Route::Nowhere
+                | Route::BadName(_)
+                | Route::Metrics
+                | Route::OpenApi(_)
+                | Route::Discovery(Discovery::Groups)
+        );
+        if !any_method && *method != Method::GET && *method != Method::HEAD {
             return Err(match route {
                 Route::Unknown => Status::no_such_path(),
                 _ => Status::method_not_allowed(),
             });
         }
-        let action = Action { verb: "get", path: uri.path(), ..Action::default() };
-        self.registry.authorize(caller, &action)?;
         match route {
             Route::Discovery(what) => discovery::answer(what, accept::negotiate(headers)?),
             Route::OpenApi(path) => open_api(path, query.get("hash")),
             Route::Index => Ok(respond::json(200, &index())),
+            Route::Nowhere => Ok(respond::text(404, "404 page not found\n")),
             Route::BadName(why) => Err(Status::bad_request(why.as_str())),
-            Route::Metrics => Ok(respond::text(200, self.metrics())),
+            Route::Metrics => Ok(respond::metrics(self.metrics())),
             _ => Err(Status::no_such_path()),
         }
     }

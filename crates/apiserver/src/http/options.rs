@@ -5,7 +5,7 @@
 use serde_json::Value;
 
 use super::query::Query;
-use crate::{Cause, Status};
+use crate::{Cause, Status, go};
 
 /// What a list or a watch asks for besides selectors.
 #[derive(Clone, Debug, Default)]
@@ -24,17 +24,16 @@ impl ListOptions {
     pub(crate) fn read(query: &Query, is_watch: bool) -> Result<ListOptions, Status> {
         let text = |key: &str| query.get(key).unwrap_or_default().to_owned();
         let positive = |key: &str| Ok(query.integer(key)?.and_then(|n| u64::try_from(n).ok()));
+        // The first that is no number is told.
+        let timeout_seconds = positive("timeoutSeconds")?.filter(|s| *s > 0);
+        let limit = positive("limit")?.filter(|l| *l > 0);
         let options = ListOptions {
-            limit: positive("limit")?
-                .filter(|l| *l > 0)
-                .map(|l| usize::try_from(l).unwrap_or(usize::MAX)),
+            limit: limit.map(|l| usize::try_from(l).unwrap_or(usize::MAX)),
             continues: text("continue"),
-            timeout_seconds: positive("timeoutSeconds")?.filter(|s| *s > 0),
+            timeout_seconds,
             version: text("resourceVersion"),
             version_match: text("resourceVersionMatch"),
-            send_initial_events: query
-                .get("sendInitialEvents")
-                .map(|_| query.flag("sendInitialEvents")),
+            send_initial_events: query.switch("sendInitialEvents"),
             bookmarks: query.flag("allowWatchBookmarks"),
         };
         let causes = if is_watch { options.watch_causes() } else { options.list_causes() };
@@ -117,12 +116,8 @@ pub(crate) fn revision(text: &str) -> Result<u64, String> {
     if text.is_empty() {
         return Ok(0);
     }
-    text.parse().map_err(|_| {
-        format!(
-            "resourceVersion: Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: \
-             invalid syntax"
-        )
-    })
+    go::parse_uint(text)
+        .map_err(|why| format!("resourceVersion: Invalid value: {}: {why}", go::quote(text)))
 }
 
 #[cfg(test)]
@@ -139,11 +134,11 @@ mod tests {
             ("sendInitialEvents=true", true, 1),
             ("resourceVersionMatch=Exact&continue=x", true, 3),
         ] {
-            let found = ListOptions::read(&Query::parse(query).unwrap(), is_watch);
+            let found = ListOptions::read(&Query::parse(query), is_watch);
             let found = found.map_or_else(|s| s.details.map_or(0, |d| d.causes.len()), |_| 0);
             assert_eq!(found, causes, "{query}");
         }
-        let bad = ListOptions::read(&Query::parse("limit=x").unwrap(), false).unwrap_err();
+        let bad = ListOptions::read(&Query::parse("limit=x"), false).unwrap_err();
         assert_eq!(bad.message, "strconv.ParseInt: parsing \"x\": invalid syntax");
     }
 }

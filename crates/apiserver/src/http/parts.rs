@@ -1,22 +1,20 @@
 //! Subresources: the parts of objects that have URLs of their own.
 
-use std::time::Duration;
-
 use http::Method;
 use serde_json::{Value, json};
 
 use super::{
-    body,
+    body, logs,
     respond::{self, Answer},
     streams,
-    table::Shape,
-    verbs::{self, Request},
+    verbs::Request,
+    write_options,
 };
 use crate::{
     Cause, Status, kinds,
     registry::{
-        ISSUER, LogOptions, Registry, Subresource, TOKEN_SECONDS_MAX, TOKEN_SECONDS_MIN,
-        TokenSubject, check_place, object,
+        ISSUER, Registry, Subresource, TOKEN_SECONDS_MAX, TOKEN_SECONDS_MIN, TokenSubject,
+        check_place, object,
     },
 };
 
@@ -38,7 +36,7 @@ pub(crate) async fn answer(request: Request<'_>) -> Result<Answer, Status> {
         }
         "binding" if is_pod && *request.method == Method::POST => binding(request).await,
         "eviction" if is_pod && *request.method == Method::POST => eviction(request).await,
-        "log" if is_pod && *request.method == Method::GET => log(request).await,
+        "log" if is_pod && *request.method == Method::GET => logs::answer(request).await,
         "token" if kind.is_core("serviceaccounts") && *request.method == Method::POST => {
             token(request)
         }
@@ -56,19 +54,16 @@ async fn common(request: Request<'_>, part: Subresource) -> Result<Answer, Statu
     let target = request.target;
     match *request.method {
         Method::GET if part == Subresource::Scale => {
+            let shape = request.shape_of(Some(part))?;
             let registry = &request.service.registry;
             let scale = registry.get_scale(target.kind, target.namespace(), &target.name)?;
-            let shape = Shape { kind: &kinds::SCALES, ..request.shape()? };
-            Ok(respond::json(200, &shape.one(&scale, true)))
+            shape.object(&scale, 200)
         }
         Method::GET => {
+            let shape = request.shape_of(Some(part))?;
             let registry = &request.service.registry;
-            let shape = request.shape()?;
             let record = registry.get_record(target.kind, target.namespace(), &target.name)?;
-            if shape.is_plain() {
-                return Ok(respond::bytes(200, record.bytes.clone()));
-            }
-            Ok(respond::json(200, &shape.one(&object::parse(&record)?, true)))
+            shape.record(&record)
         }
         Method::PUT => request.update(Some(part)).await,
         Method::PATCH => request.patch(Some(part)).await,
@@ -78,8 +73,8 @@ async fn common(request: Request<'_>, part: Subresource) -> Result<Answer, Statu
 
 async fn binding(request: Request<'_>) -> Result<Answer, Status> {
     let target = request.target;
-    let binding = body::object(request.headers, &request.body, "Binding")?;
-    let options = verbs::write_options("CreateOptions", request.query, request.headers)?;
+    let binding = body::object(request.headers, &request.body, &kinds::BINDINGS)?;
+    let options = write_options::of_write("CreateOptions", request.query, request.headers)?;
     request
         .service
         .registry
@@ -93,9 +88,11 @@ async fn binding(request: Request<'_>) -> Result<Answer, Status> {
 
 async fn eviction(request: Request<'_>) -> Result<Answer, Status> {
     let target = request.target;
-    let eviction = body::object(request.headers, &request.body, "Eviction")?;
-    let options = eviction.get("deleteOptions").cloned().unwrap_or(Value::Null);
-    let options = verbs::delete_options(&options, request.query)?;
+    let eviction = body::object(request.headers, &request.body, &kinds::EVICTIONS)?;
+    let of_create = write_options::of_write("CreateOptions", request.query, request.headers)?;
+    let asked = eviction.get("deleteOptions").unwrap_or(&Value::Null);
+    let mut options = write_options::delete_options(asked)?;
+    options.dry_run |= of_create.dry_run;
     request
         .service
         .registry
@@ -107,75 +104,11 @@ async fn eviction(request: Request<'_>) -> Result<Answer, Status> {
     Ok(respond::json(201, &done))
 }
 
-async fn log(request: Request<'_>) -> Result<Answer, Status> {
-    let (target, query) = (request.target, request.query);
-    let registry = &request.service.registry;
-    let pod = registry.get(target.kind, target.namespace(), &target.name)?;
-    let Some(logs) = registry.pod_logs() else {
-        return Err(Status::not_implemented("nothing here keeps the logs of Pods"));
-    };
-    let since_time = match query.get("sinceTime") {
-        None | Some("") => None,
-        Some(text) => Some(
-            object::parse_timestamp(text)
-                .ok_or_else(|| Status::bad_request(format!("sinceTime: {text:?} is not a time")))?,
-        ),
-    };
-    let options = LogOptions {
-        container: Some(chosen_container(&pod, query.get("container").unwrap_or_default())?),
-        follow: query.flag("follow"),
-        previous: query.flag("previous"),
-        timestamps: query.flag("timestamps"),
-        since: query.number("sinceSeconds")?.map(Duration::from_secs),
-        since_unix_seconds: since_time,
-        tail_lines: query.number("tailLines")?,
-        limit_bytes: query.number("limitBytes")?,
-    };
-    let stream = logs.open(pod, options).await?;
-    Ok(respond::live("text/plain", stream))
-}
-
-/// The container that is meant (upstream `validateContainer`).
-pub(super) fn chosen_container(pod: &Value, asked: &str) -> Result<String, Status> {
-    let names: Vec<&str> = ["initContainers", "containers", "ephemeralContainers"]
-        .into_iter()
-        .filter_map(|list| pod.pointer(&format!("/spec/{list}")).and_then(Value::as_array))
-        .flatten()
-        .filter_map(|c| c.get("name").and_then(Value::as_str))
-        .collect();
-    let name = object::name(pod);
-    if !asked.is_empty() {
-        return match names.contains(&asked) {
-            true => Ok(asked.to_owned()),
-            false => {
-                Err(Status::bad_request(format!("container {asked} is not valid for pod {name}")))
-            }
-        };
-    }
-    let containers = pod.pointer("/spec/containers").and_then(Value::as_array);
-    match containers.map(Vec::as_slice) {
-        Some([only]) => Ok(only.get("name").and_then(Value::as_str).unwrap_or_default().to_owned()),
-        _ => Err(Status::bad_request(format!(
-            "a container name must be specified for pod {name}, choose one of: [{}]",
-            names.join(" ")
-        ))),
-    }
-}
-
 /// A TokenRequest.
 fn token(request: Request<'_>) -> Result<Answer, Status> {
     let target = request.target;
     let registry = &request.service.registry;
-    let expected = "TokenRequest";
-    let mut asked = body::object(request.headers, &request.body, expected)?;
-    let said = |key: &str| asked.get(key).and_then(Value::as_str).unwrap_or_default();
-    if !matches!(said("kind"), "" | "TokenRequest") {
-        let (kind, version) = (said("kind"), said("apiVersion"));
-        return Err(Status::bad_request(format!(
-            "{kind} in version {version:?} cannot be handled as a TokenRequest: converting \
-             ({version}.{kind}) to (authentication.TokenRequest): unknown conversion"
-        )));
-    }
+    let mut asked = body::object(request.headers, &request.body, &kinds::TOKEN_REQUESTS)?;
     check_place(target.kind, target.namespace(), &asked)?;
     let account = registry.get(target.kind, target.namespace(), &target.name)?;
     let named = object::name(&asked);
@@ -291,35 +224,4 @@ fn bind_token(
         _ => subject.secret = Some(name_and_uid),
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn containers_are_chosen() {
-        let pod = |main: &[&str]| {
-            let named = |names: &[&str]| -> Vec<Value> {
-                names.iter().map(|name| json!({"name": name})).collect()
-            };
-            let spec = json!({"initContainers": named(&["first"]), "containers": named(main)});
-            json!({"metadata": {"name": "p"}, "spec": spec})
-        };
-        for (main, asked, expected) in [
-            // One container is meant, whatever ran before it.
-            (&["a"][..], "", Ok("a")),
-            (&["a"], "first", Ok("first")),
-            (&["a"], "b", Err("container b is not valid for pod p")),
-            (
-                &["a", "b"],
-                "",
-                Err("a container name must be specified for pod p, choose one of: [first a b]"),
-            ),
-        ] {
-            let found = chosen_container(&pod(main), asked).map_err(|status| status.message);
-            let expected = expected.map(str::to_owned).map_err(str::to_owned);
-            assert_eq!(found, expected, "{main:?} {asked:?}");
-        }
-    }
 }

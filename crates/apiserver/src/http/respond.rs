@@ -87,6 +87,19 @@ pub(crate) fn text(code: u16, text: impl Into<Bytes>) -> Answer {
     build(code, "text/plain; charset=utf-8", Body::Whole(text.into()))
 }
 
+/// Success, and no more to say.
+pub(crate) fn nothing() -> Answer {
+    let mut answer = build(204, "text/plain", Body::Whole(Bytes::new()));
+    answer.headers_mut().remove(header::CONTENT_TYPE);
+    answer
+}
+
+/// Metrics, in the text format of Prometheus.
+pub(crate) fn metrics(text: String) -> Answer {
+    let content_type = "text/plain; version=0.0.4; charset=utf-8; escaping=underscores";
+    build(200, content_type, Body::Whole(text.into()))
+}
+
 /// Lets clients keep an answer as long as they like.
 pub(crate) fn keep_for_ever(mut answer: Answer) -> Answer {
     let value = HeaderValue::from_static("public, max-age=31536000, immutable");

@@ -1,7 +1,7 @@
 //! From a path to what it names. Data only: no handler, no I/O.
 
 use super::query::percent_decode;
-use crate::{Kind, kinds, status::go_quote};
+use crate::{Kind, go, kinds};
 
 /// What a path names.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,7 +29,13 @@ pub(crate) enum Route {
     Nowhere,
     /// A name that no object can have.
     BadName(String),
+    /// No path: Go's HTTP server refuses it before anybody is asked who is calling.
+    Malformed,
 }
+
+/// Single checks of health that have URLs: those of upstream that mean something here.
+const HEALTH_CHECKS: [&str; 3] = ["ping", "log", "etcd"];
+const READY_CHECKS: [&str; 1] = ["shutdown"];
 
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Discovery {
@@ -63,31 +69,18 @@ impl Target {
     }
 }
 
-/// Reads a path. Empty and dotted segments name nothing: no path is cleaned up into another.
+/// Reads a path as upstream's two dispatchers do: the outer one looks at how the path begins,
+/// the inner one at its segments, without slashes at either end. Both know the path decoded. No
+/// path is cleaned up into another.
 pub(crate) fn parse(path: &str) -> Route {
-    let trimmed = path.strip_prefix('/').unwrap_or(path);
-    let trimmed = trimmed.strip_suffix('/').unwrap_or(trimmed);
-    if trimmed.is_empty() {
+    let Some(path) = percent_decode(path) else { return Route::Malformed };
+    if path == "/" {
         return Route::Index;
     }
-    let mut segments = Vec::new();
-    for raw in trimmed.split('/') {
-        match percent_decode(raw) {
-            // An empty namespace is all of them, as upstream has it; nothing else may be empty.
-            Some(s) if s.is_empty() => {
-                if segments.last().is_none_or(|last| last != "namespaces") {
-                    return Route::Unknown;
-                }
-                segments.push(s);
-            }
-            Some(s) if s != ".." && !s.contains('/') => segments.push(s),
-            _ => return Route::Unknown,
-        }
-    }
-    let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
-    if !is_somewhere(&segments) {
+    if !is_somewhere(&path) {
         return Route::Nowhere;
     }
+    let segments: Vec<&str> = path.trim_matches('/').split('/').collect();
     match segments.as_slice() {
         ["api"] => Route::Discovery(Discovery::Core),
         ["api", version] => resources("", version),
@@ -105,13 +98,20 @@ pub(crate) fn parse(path: &str) -> Route {
 }
 
 /// Whether upstream has anything at the beginning of a path.
-fn is_somewhere(segments: &[&str]) -> bool {
-    match segments {
-        ["api" | "version" | "healthz" | "livez" | "readyz" | "metrics", ..] | ["apis"] => true,
-        ["openapi", "v3", ..] => true,
-        ["apis", group, ..] => {
+fn is_somewhere(path: &str) -> bool {
+    let mut segments = path.split('/').skip(1);
+    match (segments.next(), segments.next(), segments.next()) {
+        (Some("api" | "version"), ..) => true,
+        (Some("metrics"), None, _) => true,
+        (Some("openapi"), Some("v3"), _) => true,
+        (Some("healthz" | "livez" | "readyz"), None, _) => true,
+        (Some(all), Some(check), None) if matches!(all, "healthz" | "livez" | "readyz") => {
+            HEALTH_CHECKS.contains(&check) || READY_CHECKS.contains(&check) && all == "readyz"
+        }
+        (Some("apis"), None | Some(""), None) => true,
+        (Some("apis"), Some(group), _) => {
             let mut known = kinds::ALL.iter().chain(kinds::VIRTUAL);
-            known.any(|kind| kind.group == *group)
+            known.any(|kind| kind.group == group && !group.is_empty())
         }
         _ => false,
     }
@@ -136,8 +136,8 @@ fn resource(group: &str, version: &str, rest: &[&str]) -> Route {
     };
     let (plural, name, subresource) = match rest {
         [plural] => (plural, "", ""),
-        [plural, name] => (plural, *name, ""),
-        [plural, name, subresource] => (plural, *name, *subresource),
+        [plural, name] if !name.is_empty() => (plural, *name, ""),
+        [plural, name, subresource] if !name.is_empty() => (plural, *name, *subresource),
         _ => return Route::Unknown,
     };
     if let Some(kind) = kinds::find_virtual(group, version, plural) {
@@ -151,9 +151,12 @@ fn resource(group: &str, version: &str, rest: &[&str]) -> Route {
     }
     let Some(kind) = kinds::find(group, version, plural) else { return Route::Unknown };
     if let Some(why) = bad_name(name) {
-        return Route::BadName(format!("Name parameter invalid: {}: {why}", go_quote(name)));
+        return Route::BadName(format!("Name parameter invalid: {}: {why}", go::quote(name)));
     }
     let namespace = namespace.filter(|n| !n.is_empty());
+    if matches!(namespace, Some("." | "..")) {
+        return Route::Unknown;
+    }
     // Objects of a namespaced kind need a namespace; a cluster-scoped kind has none.
     if !kind.namespaced && namespace.is_some()
         || kind.namespaced && namespace.is_none() && !name.is_empty()
@@ -173,6 +176,7 @@ fn resource(group: &str, version: &str, rest: &[&str]) -> Route {
 fn bad_name(name: &str) -> Option<&'static str> {
     match name {
         "." => Some("may not be '.'"),
+        ".." => Some("may not be '..'"),
         name if name.contains('%') => Some("may not contain '%'"),
         _ => None,
     }
@@ -209,9 +213,23 @@ mod tests {
             ),
             ("/api/v1/pods/b", Route::Unknown),
             ("/api/v1/namespaces/a/nodes/b", Route::Unknown),
-            ("/api/v1/namespaces/a/pods/..", Route::Unknown),
-            ("/api/v1/namespaces/a/pods/%2e%2e", Route::Unknown),
-            ("/api/v1/namespaces/a/pods/b%2Fc", Route::Unknown),
+            (
+                "/api/v1/namespaces/a/pods/%2e%2e",
+                Route::BadName("Name parameter invalid: \"..\": may not be '..'".into()),
+            ),
+            ("/api/v1/namespaces/../pods", Route::Unknown),
+            ("/api/v1/namespaces/a/pods%2Fb", target(&kinds::PODS, Some("a"), "b", "")),
+            ("/api/v1/namespaces/a/pods/%FF", target(&kinds::PODS, Some("a"), "\u{fffd}", "")),
+            ("/api/v1/namespaces/a/pods/%zz", Route::Malformed),
+            ("/api/v1/namespaces/a/pods/b%4", Route::Malformed),
+            ("/api/v1/namespaces/a//", target(&kinds::NAMESPACES, None, "a", "")),
+            ("//api/v1/pods", Route::Nowhere),
+            ("/apis//v1/pods", Route::Nowhere),
+            ("/metrics/x", Route::Nowhere),
+            ("/healthz/nothing", Route::Nowhere),
+            ("/readyz/shutdown", Route::Health),
+            ("/livez/shutdown", Route::Nowhere),
+            ("/version/x", Route::Unknown),
             ("/api/v1/namespaces//pods", target(&kinds::PODS, None, "", "")),
             ("/api/v1//namespaces", Route::Unknown),
             ("/apis/nothing.io/v1/things", Route::Nowhere),

@@ -3,11 +3,15 @@
 
 use serde_json::{Map, Value, json};
 
-use super::accept::Form;
+use super::{
+    accept::Form,
+    respond::{self, Answer},
+};
 use crate::{
-    Kind, Status, kinds,
-    registry::{TEMPLATE_GENERATION, object},
+    Kind, Status, go, kinds,
+    registry::{TEMPLATE_GENERATION, Written, object},
     schema::tables,
+    store::Record,
 };
 
 /// How much of the object a row carries (`includeObject`).
@@ -27,7 +31,8 @@ impl Include {
             Some("Object") => Ok(Include::Object),
             Some(other) => Err(Status::bad_request(format!(
                 "Unable to convert to Table as requested: includeObject: Invalid value: \
-                     {other:?}: must be 'Metadata', 'Object', 'None', or empty"
+                     {}: must be 'Metadata', 'Object', 'None', or empty",
+                go::quote(other)
             ))),
         }
     }
@@ -62,7 +67,58 @@ fn metadata_only(kind: &Kind, object: &Value) -> Value {
 impl Shape {
     /// Whether stored bytes can be shown as they are.
     pub(crate) fn is_plain(&self) -> bool {
-        !matches!(self.form, Form::Table | Form::Metadata)
+        matches!(self.form, Form::Object | Form::Aggregated)
+    }
+
+    /// Refuses a list where there is one object.
+    pub(crate) fn expect_one(&self) -> Result<(), Status> {
+        match self.form {
+            Form::MetadataList => {
+                Err(self.unsuitable("PartialObjectMetadataList", "not a list", ""))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Refuses one object where there is a list.
+    pub(crate) fn expect_list(&self) -> Result<(), Status> {
+        match self.form {
+            Form::Metadata => Err(self.unsuitable("PartialObjectMetadata", "a list", "List")),
+            _ => Ok(()),
+        }
+    }
+
+    /// The answer that shows a stored object: its bytes, where they will do.
+    pub(crate) fn record(&self, record: &Record) -> Result<Answer, Status> {
+        if self.is_plain() {
+            return Ok(respond::bytes(200, record.bytes.clone()));
+        }
+        self.object(&object::parse(record)?, 200)
+    }
+
+    /// The answer that shows one object.
+    pub(crate) fn object(&self, object: &Value, code: u16) -> Result<Answer, Status> {
+        self.expect_one()?;
+        Ok(respond::json(code, &self.one(object, true)))
+    }
+
+    /// The answer to a write. As upstream, what cannot be shown has been done all the same.
+    pub(crate) fn written(&self, written: &Written, code: u16) -> Result<Answer, Status> {
+        let code = if written.created { 201 } else { code };
+        let answer = match &written.record {
+            Some(record) if self.is_plain() => respond::bytes(code, record.bytes.clone()),
+            _ => self.object(&written.object, code)?,
+        };
+        Ok(respond::warn(answer, &written.warnings))
+    }
+
+    fn unsuitable(&self, asked: &str, found: &str, suffix: &str) -> Status {
+        let group = self.kind.group.split('.').next().filter(|g| !g.is_empty()).unwrap_or("core");
+        let kind = self.kind.kind;
+        let message = format!(
+            "you requested {asked}, but the requested object is {found} (*{group}.{kind}{suffix})"
+        );
+        Status { details: None, ..Status::not_acceptable(message) }
     }
 
     /// One object, by itself or in a watch event.
@@ -76,8 +132,8 @@ impl Shape {
                 }
                 table
             }
-            Form::Metadata => metadata_only(self.kind, object),
-            _ => object.clone(),
+            Form::Metadata | Form::MetadataList => metadata_only(self.kind, object),
+            Form::Object | Form::Aggregated => object.clone(),
         }
     }
 

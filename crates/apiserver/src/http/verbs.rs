@@ -1,35 +1,28 @@
 //! From a request on a resource to a call of the registry, and back.
 
-use std::str::FromStr;
-
 use bytes::Bytes;
 use http::{HeaderMap, Method, header};
 use hyper::upgrade::OnUpgrade;
-use serde_json::Value;
+use serde_json::json;
 
 use super::{
     Service,
     accept::{self, Form},
     body,
     filter::Filter,
-    json, list, options, parts,
+    list, options, parts,
+    patches::PatchType,
     query::Query,
     respond::{self, Answer},
     route::Target,
     table::{Include, Shape},
-    watch,
+    watch, write_options,
 };
 use crate::{
-    Cause, Kind, Status, kinds,
-    registry::{
-        Caller, DeleteOptions, Deleted, FieldValidation, Patch, Preconditions, Propagation, SCHEME,
-        Subresource, WriteOptions, Written, access::Action, object,
-    },
-    status::{Details, go_quote},
+    Status, kinds,
+    registry::{Caller, Deleted, Subresource, access::Action, object},
+    status::Details,
 };
-
-/// Longest `fieldManager` (apimachinery `FieldManagerMaxLength`).
-const FIELD_MANAGER_BYTES_MAX: usize = 128;
 
 /// One request on a resource, with its body read.
 pub(crate) struct Request<'a> {
@@ -65,6 +58,12 @@ pub(crate) fn is_watch(target: &Target, query: &Query) -> bool {
     // One object is watched by the old form of the path, or by a selector.
     let asked = target.watch || target.name.is_empty() && query.flag("watch");
     target.subresource.is_empty() && asked
+}
+
+/// Whether a request may take as long as it likes.
+pub(crate) fn is_long_running(target: &Target, query: &Query) -> bool {
+    let is_session = ["attach", "exec", "log", "portforward", "proxy"];
+    is_watch(target, query) || is_session.contains(&target.subresource.as_str())
 }
 
 impl Request<'_> {
@@ -111,6 +110,7 @@ impl Request<'_> {
         }
         match (self.method, target.name.is_empty()) {
             (&Method::GET, _) if is_watch(target, self.query) => self.watch(),
+            _ if target.watch => Err(Status::method_not_allowed()),
             (&Method::GET, true) => self.list(),
             (&Method::GET, false) => self.get(),
             // Of a kind that lies in namespaces, in none.
@@ -128,6 +128,15 @@ impl Request<'_> {
             (&Method::DELETE, true) => self.delete_collection().await,
             _ => Err(Status::method_not_allowed()),
         }
+    }
+
+    /// The form of the answer about a part: most parts are shown as the whole object.
+    pub(crate) fn shape_of(&self, part: Option<Subresource>) -> Result<Shape, Status> {
+        let shape = self.shape()?;
+        Ok(match part {
+            Some(Subresource::Scale) => Shape { kind: &kinds::SCALES, ..shape },
+            _ => shape,
+        })
     }
 
     pub(crate) fn shape(&self) -> Result<Shape, Status> {
@@ -148,7 +157,9 @@ impl Request<'_> {
     }
 
     fn list(&self) -> Result<Answer, Status> {
-        list::answer(&self.service.registry, &self.filter()?, &self.shape()?, self.query)
+        let (filter, shape) = (self.filter()?, self.shape()?);
+        shape.expect_list()?;
+        list::answer(&self.service.registry, &filter, &shape, self.query)
     }
 
     fn watch(&self) -> Result<Answer, Status> {
@@ -176,28 +187,29 @@ impl Request<'_> {
         }
         let record =
             self.service.registry.get_record(target.kind, target.namespace(), &target.name)?;
-        if shape.is_plain() {
-            return Ok(respond::bytes(200, record.bytes.clone()));
-        }
-        Ok(respond::json(200, &shape.one(&object::parse(&record)?, true)))
+        shape.record(&record)
     }
 
     async fn create(&self) -> Result<Answer, Status> {
         let target = self.target;
-        let (object, duplicates) = self.object(target.kind)?;
-        let mut options = write_options("CreateOptions", self.query, self.headers)?;
+        let shape = self.shape()?;
+        let encoding = body::encoding(self.headers)?;
+        let mut options = write_options::of_write("CreateOptions", self.query, self.headers)?;
+        let (object, duplicates) = body::strict(encoding, &self.body, target.kind.kind)?;
         options.duplicate_fields = duplicates;
         let registry = &self.service.registry;
         let namespace = target.namespace();
         let written =
             registry.create_written(self.caller, target.kind, namespace, object, &options).await?;
-        Ok(show(written, 201))
+        shape.written(&written, 201)
     }
 
     pub(crate) async fn update(&self, part: Option<Subresource>) -> Result<Answer, Status> {
         let target = self.target;
-        let (object, duplicates) = self.object(target.kind)?;
-        let mut options = write_options("UpdateOptions", self.query, self.headers)?;
+        let shape = self.shape_of(part)?;
+        let encoding = body::encoding(self.headers)?;
+        let mut options = write_options::of_write("UpdateOptions", self.query, self.headers)?;
+        let (object, duplicates) = body::strict(encoding, &self.body, shape.kind.kind)?;
         options.duplicate_fields = duplicates;
         let written = self
             .service
@@ -212,24 +224,16 @@ impl Request<'_> {
                 &options,
             )
             .await?;
-        Ok(show(written, 200))
+        shape.written(&written, 200)
     }
 
     pub(crate) async fn patch(&self, part: Option<Subresource>) -> Result<Answer, Status> {
         let target = self.target;
-        let (patch, duplicates) = self.read_patch()?;
-        let mut options = write_options("PatchOptions", self.query, self.headers)?;
-        options.duplicate_fields = duplicates;
-        if matches!(patch, Patch::Apply(_))
-            && self.query.get("fieldManager").is_none_or(str::is_empty)
-        {
-            let cause = Cause::required("fieldManager", "is required for apply patch");
-            return Err(Status::invalid_options("PatchOptions", vec![cause]));
-        }
-        if options.force && !matches!(patch, Patch::Apply(_)) {
-            let cause = Cause::forbidden("force", "may not be specified for non-apply patch");
-            return Err(Status::invalid_options("PatchOptions", vec![cause]));
-        }
+        let patch_type = PatchType::of(self.headers)?;
+        let shape = self.shape_of(part)?;
+        let mut options = write_options::of_patch(patch_type, self.query, self.headers)?;
+        let (patch, faults) = patch_type.read(&self.body, options.field_validation)?;
+        options.duplicate_fields = faults;
         let written = self
             .service
             .registry
@@ -243,65 +247,25 @@ impl Request<'_> {
                 &options,
             )
             .await?;
-        Ok(show(written, 200))
-    }
-
-    /// The patch, and the fields that it gives twice.
-    fn read_patch(&self) -> Result<(Patch, Vec<String>), Status> {
-        let json = || {
-            json::parse(&self.body)
-                .map_err(|e| Status::bad_request(format!("error decoding patch: {e}")))
-        };
-        let map = |value: Value| {
-            if value.is_object() {
-                Ok(value)
-            } else {
-                Err(Status::bad_request("error decoding patch: expected a JSON object"))
-            }
-        };
-        match body::media_type(self.headers) {
-            "application/json-patch+json" => Ok((Patch::Json(json()?.0), Vec::new())),
-            "application/merge-patch+json" => {
-                let (patch, twice) = json()?;
-                Ok((Patch::Merge(map(patch)?), twice))
-            }
-            "application/strategic-merge-patch+json" => {
-                let (patch, twice) = json()?;
-                Ok((Patch::Strategic(map(patch)?), twice))
-            }
-            "application/apply-patch+yaml" => {
-                let value = body::yaml(&self.body)
-                    .map_err(|e| Status::bad_request(format!("error decoding YAML: {e}")))?;
-                if value.is_array() {
-                    return Err(Status::bad_request(
-                        "error decoding YAML: error unmarshaling JSON: while decoding JSON: json: \
-                         cannot unmarshal array into Go value of type map[string]interface {}",
-                    ));
-                }
-                Ok((Patch::Apply(map(value)?), Vec::new()))
-            }
-            // Upstream does not say which types it takes; neither do we.
-            _ => Err(Status {
-                details: Some(Box::default()),
-                ..Status::unsupported_media_type("415: Unsupported Media Type")
-            }),
-        }
+        shape.written(&written, 200)
     }
 
     async fn delete(&self) -> Result<Answer, Status> {
         let target = self.target;
-        let options = self.delete_options()?;
+        let shape = self.shape()?;
+        let options = write_options::of_delete(self.headers, &self.body, self.query)?;
         let deleted = self
             .service
             .registry
             .delete(self.caller, target.kind, target.namespace(), &target.name, &options)
             .await?;
-        Ok(show_deleted(target.kind, &deleted))
+        show_deleted(&shape, &deleted)
     }
 
     async fn delete_collection(&self) -> Result<Answer, Status> {
-        let options = self.delete_options()?;
-        let (filter, kind) = (self.filter()?, self.target.kind);
+        let (shape, filter, kind) = (self.shape()?, self.filter()?, self.target.kind);
+        shape.expect_list()?;
+        let options = write_options::of_delete(self.headers, &self.body, self.query)?;
         let registry = &self.service.registry;
         let listing = registry
             .store()
@@ -312,12 +276,7 @@ impl Request<'_> {
             let (namespace, name) = (&record.key.namespace, &record.key.name);
             match registry.delete(self.caller, kind, namespace, name, &options).await {
                 Ok(deleted) => {
-                    let mut object = deleted.object().clone();
-                    // The list says what they are.
-                    for field in ["kind", "apiVersion"] {
-                        object::map_of(&mut object).shift_remove(field);
-                    }
-                    gone.push(object);
+                    gone.push(deleted.object().clone());
                 }
                 // Somebody else was faster: it is gone, which is what was asked for.
                 Err(status) if status.is_not_found() => {}
@@ -325,176 +284,32 @@ impl Request<'_> {
             }
         }
         let revision = registry.store().revision();
+        if !shape.is_plain() {
+            let meta = json!({"resourceVersion": revision.to_string()});
+            return Ok(respond::json(200, &shape.many(meta, gone.iter())));
+        }
+        // The list says what they are.
+        for object in &mut gone {
+            for field in ["kind", "apiVersion"] {
+                object::map_of(object).shift_remove(field);
+            }
+        }
         Ok(respond::bytes(200, list::whole(kind, revision, gone)))
     }
-
-    /// The options of a delete: in the query, or in a body that goes before it.
-    pub(crate) fn delete_options(&self) -> Result<DeleteOptions, Status> {
-        let mut options = Value::Null;
-        if !self.body.is_empty() {
-            body::encoding(self.headers)?;
-            let object = body::object(self.headers, &self.body, "DeleteOptions");
-            // Upstream did not foresee bad options of a delete.
-            options = object.map_err(|s| Status { code: 500, reason: "", ..s })?;
-            check_delete_options(&options)?;
-        }
-        delete_options(&options, self.query)
-    }
-
-    /// The object in the body, and the fields that it gives twice.
-    fn object(&self, kind: &Kind) -> Result<(Value, Vec<String>), Status> {
-        body::strict(self.headers, &self.body, &body::expected(kind))
-    }
-}
-
-fn check_delete_options(options: &Value) -> Result<(), Status> {
-    if !options.is_object() && !options.is_null() {
-        let found = if options.is_array() { "array" } else { "value" };
-        return Err(Status::unforeseen(format!(
-            "couldn't get version/kind; json parse error: json: cannot unmarshal {found} into Go \
-             value of type struct {{ APIVersion string \"json:\\\"apiVersion,omitempty\\\"\"; \
-             Kind string \"json:\\\"kind,omitempty\\\"\" }}"
-        )));
-    }
-    let text = |key: &str| options.get(key).and_then(Value::as_str).unwrap_or_default();
-    let (kind, version) = (text("kind"), text("apiVersion"));
-    if matches!(kind, "" | "DeleteOptions") {
-        return Ok(());
-    }
-    Err(Status::unforeseen(format!(
-        "no kind {kind:?} is registered for version {version:?} in scheme {SCHEME:?}"
-    )))
-}
-
-pub(crate) fn delete_options(options: &Value, query: &Query) -> Result<DeleteOptions, Status> {
-    let text = |key: &str| {
-        let found = options.get(key).and_then(Value::as_str).or_else(|| query.get(key));
-        found.filter(|t| !t.is_empty())
-    };
-    let number = |key: &str| -> Result<Option<i64>, Status> {
-        if let Some(value) = options.get(key).filter(|v| !v.is_null()) {
-            return value.as_i64().map(Some).ok_or_else(|| {
-                Status::bad_request(format!("{key}: expected a number, found {value}"))
-            });
-        }
-        query
-            .get(key)
-            .map(i64::from_str)
-            .transpose()
-            .map_err(|_| Status::bad_request(format!("{key}: expected a number")))
-    };
-    let orphans = options.get("orphanDependents").is_some_and(Value::is_boolean);
-    if let Some(policy) = text("propagationPolicy").filter(|_| orphans) {
-        let detail = "orphanDependents and deletionPropagation cannot be both set";
-        let cause = Cause::invalid("propagationPolicy", &policy.into(), detail);
-        return Err(Status::invalid_options("DeleteOptions", vec![cause]));
-    }
-    let propagation = match text("propagationPolicy") {
-        None => match options.get("orphanDependents").and_then(Value::as_bool) {
-            Some(true) => Some(Propagation::Orphan),
-            Some(false) => Some(Propagation::Background),
-            None => None,
-        },
-        Some(text) => Some(Propagation::parse(text).ok_or_else(|| {
-            let known = ["Foreground", "Background", "Orphan", "nil"];
-            let cause = Cause::not_supported("propagationPolicy", &text.into(), &known);
-            Status::invalid_options("DeleteOptions", vec![cause])
-        })?),
-    };
-    let precondition = |key: &str| {
-        let found = options.pointer(&format!("/preconditions/{key}")).and_then(Value::as_str);
-        found.map(str::to_owned)
-    };
-    let in_body = options.get("dryRun").and_then(Value::as_array).into_iter().flatten();
-    let asked: Vec<&str> = in_body.filter_map(Value::as_str).chain(query.all("dryRun")).collect();
-    Ok(DeleteOptions {
-        grace_period_seconds: number("gracePeriodSeconds")?,
-        propagation,
-        preconditions: Preconditions {
-            uid: precondition("uid"),
-            resource_version: precondition("resourceVersion"),
-        },
-        dry_run: dry_run("DeleteOptions", &asked)?,
-    })
-}
-
-fn dry_run(kind: &str, values: &[&str]) -> Result<bool, Status> {
-    if values.iter().any(|value| *value != "All") {
-        let cause = Cause::not_supported("dryRun", &values.into(), &["All"]);
-        return Err(Status::invalid_options(kind, vec![cause]));
-    }
-    Ok(!values.is_empty())
-}
-
-/// The options of a write; `kind` names them in refusals.
-pub(crate) fn write_options(
-    kind: &str,
-    query: &Query,
-    headers: &HeaderMap,
-) -> Result<WriteOptions, Status> {
-    let field_manager = match query.get("fieldManager") {
-        Some(name) if name.len() > FIELD_MANAGER_BYTES_MAX => {
-            let cause = Cause::too_long("fieldManager", FIELD_MANAGER_BYTES_MAX);
-            return Err(Status::invalid_options(kind, vec![cause]));
-        }
-        Some(name) if name.chars().any(char::is_control) => {
-            let (at, bad) = name.char_indices().find(|(_, c)| c.is_control()).unwrap_or_default();
-            let why = format!("invalid character U+{:04X} (at position {at})", u32::from(bad));
-            let message = format!("Invalid value: {}: {why}", go_quote(name));
-            let cause = Cause { message, ..Cause::invalid("fieldManager", &name.into(), "") };
-            return Err(Status::invalid_options(kind, vec![cause]));
-        }
-        Some(name) if !name.is_empty() => Some(name.to_owned()),
-        // As upstream: the program's name, cut at the first slash.
-        _ => headers
-            .get(http::header::USER_AGENT)
-            .and_then(|v| v.to_str().ok())
-            .and_then(|agent| agent.split('/').next())
-            .filter(|name| !name.is_empty())
-            .map(|name| name.chars().take(FIELD_MANAGER_BYTES_MAX).collect())
-            .or_else(|| Some("unknown".to_owned())),
-    };
-    let field_validation = match query.get("fieldValidation") {
-        // The server's default since 1.27.
-        None | Some("" | "Warn") => FieldValidation::Warn,
-        Some("Ignore") => FieldValidation::Ignore,
-        Some("Strict") => FieldValidation::Strict,
-        Some(other) => {
-            let known = ["", "Ignore", "Strict", "Warn"];
-            let cause = Cause::not_supported("fieldValidation", &other.into(), &known);
-            return Err(Status::invalid_options(kind, vec![cause]));
-        }
-    };
-    Ok(WriteOptions {
-        dry_run: dry_run(kind, &query.all("dryRun").collect::<Vec<_>>())?,
-        field_manager,
-        force: query.flag("force"),
-        field_validation,
-        duplicate_fields: Vec::new(),
-    })
-}
-
-/// The object as stored, in its stored bytes where there are some.
-pub(crate) fn show(written: Written, code: u16) -> Answer {
-    let code = if written.created { 201 } else { code };
-    let answer = match &written.record {
-        Some(record) => respond::bytes(code, record.bytes.clone()),
-        None => respond::json(code, &written.object),
-    };
-    respond::warn(answer, &written.warnings)
 }
 
 /// What is left after a delete: a Status, or the object when it stays for a while or when the
 /// kind always answers with it (upstream `ReturnDeletedObject`).
-pub(crate) fn show_deleted(kind: &'static Kind, deleted: &Deleted) -> Answer {
+fn show_deleted(shape: &Shape, deleted: &Deleted) -> Result<Answer, Status> {
+    let kind = shape.kind;
     let returns_object = [&kinds::PODS, &kinds::SERVICES, &kinds::SERVICE_ACCOUNTS].contains(&kind);
     match deleted {
-        Deleted::Marked(object) => respond::json(200, object),
-        Deleted::Gone(object) if returns_object => respond::json(200, object),
+        Deleted::Marked(object) => shape.object(object, 200),
+        Deleted::Gone(object) if returns_object => shape.object(object, 200),
         Deleted::Gone(object) => {
             let mut details = Details::of(kind, object::name(object));
             details.uid = object::uid(object).to_owned();
-            respond::json(200, &Status::success(&details))
+            Ok(respond::json(200, &Status::success(&details)))
         }
     }
 }

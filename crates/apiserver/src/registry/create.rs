@@ -55,13 +55,10 @@ impl Registry {
         mut object: Value,
         options: &WriteOptions,
     ) -> Result<Written, Status> {
-        rules::check_type(kind, &mut object)?;
-        let warnings = rules::read(kind, &object, options)?;
-        match self.create_read(caller, kind, namespace, owners, object, options).await {
-            Ok(mut written) => {
-                written.warnings.splice(0..0, warnings);
-                Ok(written)
-            }
+        let warnings = rules::read(kind, &mut object, options)?;
+        let outcome = self.create_read(caller, kind, namespace, owners, object, options).await;
+        match outcome {
+            Ok(written) => Ok(written.after(warnings)),
             Err(status) => Err(status.with_warnings(warnings)),
         }
     }

@@ -127,7 +127,6 @@ fn check_applied(
             said("kind")
         )));
     }
-    rules::check_type(kind, applied)?;
     check_place(kind, namespace, applied)?;
     let named = object::name(applied);
     if !named.is_empty() && named != name {
@@ -136,6 +135,7 @@ fn check_applied(
         )));
     }
     check_typed(kind, applied)?;
+    rules::read_as(kind, applied)?;
     object::metadata_mut(applied).insert("name".into(), name.into());
     Ok(())
 }
@@ -180,7 +180,9 @@ fn mismatch_of(kind: &Kind, applied: &Value, mismatch: &str) -> Option<String> {
     let place = ownership::place(applied, schema, &path);
     let shown = kube_patch::go_print(value);
     let why = match expected {
-        "int32" | "int64" => format!("expected numeric (int or float), got {}", go_type(value)),
+        "int32" | "int64" => {
+            format!("expected numeric (int or float), got {}", kube_patch::go_type(value))
+        }
         "bool" => format!("expected boolean, got {shown}"),
         list if list.starts_with("[]") => format!("expected list, got {shown}"),
         map if map.starts_with("map[") => format!("expected map, got {shown}"),
@@ -217,16 +219,4 @@ fn find<'v>(
         return items.find_map(|(i, item)| find(item, rest, format!("{path}[{i}]"), found));
     }
     find(member, rest, path, found)
-}
-
-fn go_type(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "<nil>",
-        Value::Bool(_) => "bool",
-        Value::Number(number) if number.is_f64() => "float64",
-        Value::Number(_) => "int64",
-        Value::String(_) => "string",
-        Value::Array(_) => "[]interface {}",
-        Value::Object(_) => "map[string]interface {}",
-    }
 }

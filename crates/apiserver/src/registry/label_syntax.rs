@@ -9,7 +9,10 @@
 
 use std::collections::BTreeSet;
 
-use crate::schema::validate::{label_value_faults, qualified_name_faults};
+use crate::{
+    go,
+    schema::validate::{label_value_faults, qualified_name_faults},
+};
 
 const OPERATORS: &str = "in, notin, =, ==, !=, gt, lt";
 
@@ -55,22 +58,28 @@ fn is_blank(byte: u8) -> bool {
 fn tokens(text: &str) -> Vec<Token<'_>> {
     let bytes = text.as_bytes();
     let (mut found, mut at) = (Vec::new(), 0);
-    while at < bytes.len() {
+    // A NUL is the end: upstream's lexer reads it in place of what is behind the end.
+    while at < bytes.len() && bytes[at] != 0 {
         let start = at;
         if is_blank(bytes[at]) {
             at += 1;
-        } else if is_sign(bytes[at]) {
+            continue;
+        }
+        if is_sign(bytes[at]) {
             // The longest that is known; one more byte decides.
             let two = text.get(at..at + 2).filter(|two| SIGNS.contains(two));
             at += two.map_or(1, str::len);
             let sign = &text[start..at];
             found.push(if SIGNS.contains(&sign) { Token::Sign(sign) } else { Token::Broken });
         } else {
-            while at < bytes.len() && !is_sign(bytes[at]) && !is_blank(bytes[at]) {
+            let is_over = |byte| byte == 0 || is_sign(byte) || is_blank(byte);
+            while at < bytes.len() && !is_over(bytes[at]) {
                 at += 1;
             }
             found.push(Token::Word(&text[start..at]));
         }
+        // One right behind a token ends no more than the token.
+        at += usize::from(bytes.get(at) == Some(&0));
     }
     found.push(Token::End);
     found
@@ -146,7 +155,11 @@ impl<'t> Parser<'t> {
         let key = self.word()?.to_owned();
         let faults = qualified_name_faults(&key);
         if !faults.is_empty() {
-            return Err(format!("<nil>: Invalid value: {key:?}: {}", faults.join("; ")));
+            return Err(format!(
+                "<nil>: Invalid value: {}: {}",
+                go::quote(&key),
+                faults.join("; ")
+            ));
         }
         if negated {
             return Ok(Term { key, operator: Operator::Absent, values: Vec::new() });
@@ -244,16 +257,17 @@ fn check_values(key: &str, operator: Operator, values: &BTreeSet<&str>) -> Resul
     if matches!(operator, Operator::Above | Operator::Below) {
         for (index, value) in values.iter().enumerate().filter(|(_, v)| v.parse::<i64>().is_err()) {
             faults.push(format!(
-                "values[{index}]: Invalid value: {value:?}: for 'Gt', 'Lt' operators, the value \
-                 must be an integer"
+                "values[{index}]: Invalid value: {}: for 'Gt', 'Lt' operators, the value must be an \
+                 integer",
+                go::quote(value)
             ));
         }
     }
     for (index, value) in values.iter().enumerate() {
         let found = label_value_faults(value);
         if !found.is_empty() {
-            let why = found.join("; ");
-            faults.push(format!("values[{index}][{key}]: Invalid value: {value:?}: {why}"));
+            let (value, why) = (go::quote(value), found.join("; "));
+            faults.push(format!("values[{index}][{key}]: Invalid value: {value}: {why}"));
         }
     }
     match faults.as_slice() {
@@ -291,6 +305,20 @@ mod tests {
         assert!(fault.starts_with(
             "unable to parse requirement: <nil>: Invalid value: \"-a\": name part must"
         ));
+    }
+
+    #[test]
+    fn a_nul_ends() {
+        let terms = |text: &str| parse(text).map(|t| t.len());
+        assert_eq!(terms("\0=("), Ok(0));
+        assert_eq!(terms("a=b,c\0"), Ok(2));
+        let found = parse("a=\0").unwrap();
+        assert_eq!(
+            (found[0].operator, found[0].values.as_slice()),
+            (Operator::In, &[String::new()][..])
+        );
+        assert_eq!(parse("a=\0b").unwrap()[0].values, ["b"]);
+        assert!(parse("a\0b").is_err());
     }
 
     #[test]

@@ -59,7 +59,7 @@ pub use self::{
 };
 pub(crate) use self::{
     create::check_place,
-    rules::{SCHEME, TEMPLATE_GENERATION, check_type},
+    rules::{SCHEME, TEMPLATE_GENERATION, read_as},
 };
 use crate::{
     Kind, Status, kinds,
@@ -169,6 +169,12 @@ pub struct Written {
 impl Written {
     fn new(object: Value, record: Option<Arc<Record>>, created: bool) -> Written {
         Written { object, record, created, warnings: Vec::new() }
+    }
+
+    /// The same outcome, told after these warnings.
+    fn after(mut self, warnings: Vec<String>) -> Written {
+        self.warnings.splice(0..0, warnings);
+        self
     }
 }
 

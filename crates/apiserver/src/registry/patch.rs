@@ -122,7 +122,7 @@ pub(crate) fn apply(kind: &Kind, old: &Value, patch: &Patch) -> Result<Value, St
             match types::check(kind, &patched) {
                 Ok(()) => Ok(patched),
                 // Upstream goes from the map to the object without the decoder.
-                Err(why) => Err(not_an_object(&shown(patch), &unconverted(kind, &why))),
+                Err(why) => Err(not_an_object(&shown(patch), &unconverted(&why))),
             }
         }
         Patch::Apply(_) => Err(Status::internal("an apply is no patch of a document")),
@@ -169,13 +169,7 @@ fn read_patched(kind: &Kind, patched: &Value) -> Result<(), String> {
         ));
     }
     let kind = if is_scale { &kinds::SCALES } else { kind };
-    types::check(kind, patched).map_err(|why| bare(kind, &why).to_owned())
-}
-
-/// What the decoder found, without the sentence in front of it.
-fn bare<'w>(kind: &Kind, why: &'w str) -> &'w str {
-    let prefix = format!(" cannot be handled as a {}: ", kind.kind);
-    why.split_once(&prefix).map_or(why, |(_, reason)| reason)
+    types::check(kind, patched)
 }
 
 /// The refusal of a patch whose outcome is no object of the kind; upstream names no kind in it.
@@ -185,8 +179,7 @@ fn not_an_object(value: &str, why: &str) -> Status {
 }
 
 /// The words of apimachinery's converter for a value of a wrong type, out of the decoder's.
-fn unconverted(kind: &Kind, why: &str) -> String {
-    let reason = bare(kind, why);
+fn unconverted(reason: &str) -> String {
     let parts = reason
         .strip_prefix("json: cannot unmarshal ")
         .and_then(|rest| Some((rest.split_once(" into Go ")?.0, rest.rsplit_once(" of type ")?.1)));
@@ -194,15 +187,50 @@ fn unconverted(kind: &Kind, why: &str) -> String {
     let found = match found {
         "array" => "slice",
         "object" => "map",
+        number if number.contains('.') => "float64",
         number if number.starts_with("number") => "int64",
         other => other,
     };
-    match expected {
-        "string" | "bool" | "int32" | "int64" => format!("unrecognized type: {expected}"),
-        list if list.starts_with("[]") => format!("cannot restore slice from {found}"),
-        map if map.starts_with("map[") => format!("cannot restore map from {found}"),
-        // A struct takes maps, a text of a type of its own does not.
-        _ if found == "map" => "unrecognized type: string".to_owned(),
-        _ => format!("cannot restore struct from: {found}"),
+    let kind = match expected {
+        list if list.starts_with("[]") => return format!("cannot restore slice from {found}"),
+        map if map.starts_with("map[") => return format!("cannot restore map from {found}"),
+        name if types::is_struct(name) => return format!("cannot restore struct from: {found}"),
+        plain @ ("bool" | "int32" | "int64") => plain,
+        // What has a name of its own and is no struct is a text.
+        _ => "string",
+    };
+    // Go could make either of the other, which makes this another refusal.
+    let are_convertible =
+        matches!((found, kind), ("int64", "string") | ("float64", "int32" | "int64"));
+    if are_convertible {
+        return format!("cannot convert {found} to {expected}");
+    }
+    format!("unrecognized type: {kind}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_converter_has_words_of_its_own() {
+        for (found, expected, words) in [
+            ("number", "string", "cannot convert int64 to string"),
+            ("number", "v1.PullPolicy", "cannot convert int64 to v1.PullPolicy"),
+            ("number 80.5", "int32", "cannot convert float64 to int32"),
+            ("bool", "v1.PullPolicy", "unrecognized type: string"),
+            ("object", "v1.PullPolicy", "unrecognized type: string"),
+            ("string", "bool", "unrecognized type: bool"),
+            ("string", "int32", "unrecognized type: int32"),
+            ("string", "v1.PodSpec", "cannot restore struct from: string"),
+            ("array", "map[string]string", "cannot restore map from slice"),
+            ("object", "[]v1.Container", "cannot restore slice from map"),
+        ] {
+            let decoder = format!(
+                "json: cannot unmarshal {found} into Go struct field PodSpec.x of type {expected}"
+            );
+            assert_eq!(unconverted(&decoder), words, "{decoder}");
+        }
+        assert_eq!(unconverted("illegal base64 data"), "illegal base64 data");
     }
 }

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::{FieldValidation, Registry, Subresource, WriteOptions, object};
 use crate::{
-    Cause, Kind, Status, kinds,
+    Cause, Kind, Status, go, kinds,
     schema::{self, validate},
 };
 
@@ -22,14 +22,14 @@ pub(crate) const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.gene
 /// What keeps a Namespace until its content is gone.
 pub(crate) const NAMESPACE_FINALIZER: &str = "kubernetes";
 
-/// Checks types and looks for fields that the kind does not have, or that were given twice.
-/// Returns what the client should be warned of.
+/// Reads an object as one of a kind, and looks for fields that the kind does not have, or that
+/// were given twice. Returns what the client should be warned of.
 pub(crate) fn read(
     kind: &Kind,
-    object: &Value,
+    object: &mut Value,
     options: &WriteOptions,
 ) -> Result<Vec<String>, Status> {
-    schema::types::check(kind, object).map_err(Status::bad_request)?;
+    read_as(kind, object)?;
     let validation = options.field_validation;
     let unknown = match validation {
         FieldValidation::Ignore => Vec::new(),
@@ -40,14 +40,63 @@ pub(crate) fn read(
         }
     };
     if validation == FieldValidation::Strict && !unknown.is_empty() {
-        return Err(Status::bad_request(format!(
-            "{name} in version {:?} cannot be handled as a {name}: strict decoding error: {}",
-            kind.version,
-            unknown.join(", "),
-            name = kind.kind,
-        )));
+        let why = format!("strict decoding error: {}", unknown.join(", "));
+        return Err(unreadable(kind, kind.kind, kind.version, &why));
     }
     Ok(unknown)
+}
+
+/// Reads an object as one of a kind: it says that it is one, or nothing, and every field is of
+/// its type. What is left out of its type is filled in.
+pub(crate) fn read_as(kind: &Kind, object: &mut Value) -> Result<(), Status> {
+    if object.is_null() {
+        // As Go reads it: into an empty struct.
+        *object = json!({});
+    }
+    let text = |key: &str| object.get(key).and_then(Value::as_str).filter(|t| !t.is_empty());
+    let said = (
+        text("apiVersion").unwrap_or(kind.api_version).to_owned(),
+        text("kind").unwrap_or(kind.kind).to_owned(),
+    );
+    if said != (kind.api_version.to_owned(), kind.kind.to_owned()) {
+        return Err(unlike(kind, &said.0, &said.1, object));
+    }
+    schema::types::check(kind, object)
+        .map_err(|why| unreadable(kind, kind.kind, kind.version, &why))?;
+    // Of a type that the table does not know, a list would get here.
+    let map = object::map_of(object);
+    map.insert("apiVersion".into(), said.0.into());
+    map.insert("kind".into(), said.1.into());
+    if map.get("metadata").is_none_or(Value::is_null) {
+        map.insert("metadata".into(), Value::Object(Map::new()));
+    }
+    Ok(())
+}
+
+/// The refusal of an object that is of another kind. Upstream reads it as one of that kind, if
+/// there is such a kind, and then finds no way from there.
+fn unlike(kind: &Kind, api_version: &str, name: &str, object: &Value) -> Status {
+    let version = api_version.rsplit_once('/').map_or(api_version, |(_, version)| version);
+    let why = match kinds::find_any(api_version, name) {
+        None => format!(
+            "no kind {} is registered for version {} in scheme {SCHEME:?}",
+            go::quote(name),
+            go::quote(api_version)
+        ),
+        Some(other) => schema::types::check(other, object).err().unwrap_or_else(|| {
+            let (group, expected) = (kind.internal_group(), kind.kind);
+            format!("converting ({version}.{name}) to ({group}.{expected}): unknown conversion")
+        }),
+    };
+    unreadable(kind, name, version, &why)
+}
+
+/// The refusal of a body that says it is of a kind and version.
+fn unreadable(expected: &Kind, name: &str, version: &str, why: &str) -> Status {
+    let (version, expected) = (go::quote(version), expected.kind);
+    Status::bad_request(format!(
+        "{name} in version {version} cannot be handled as a {expected}: {why}"
+    ))
 }
 
 /// Drops unknown fields and fills in defaults.
@@ -92,49 +141,6 @@ pub(crate) fn count_template(kind: &Kind, old: Option<&Value>, new: &mut Value) 
     };
     let annotations = object::map_at(object::metadata_mut(new), "annotations");
     annotations.insert(TEMPLATE_GENERATION.into(), count.to_string().into());
-}
-
-/// `apiVersion` and `kind` are those of the resource, or absent and then set.
-pub(crate) fn check_type(kind: &Kind, object: &mut Value) -> Result<(), Status> {
-    if object.is_null() {
-        // As Go reads it: into an empty struct.
-        *object = json!({});
-    }
-    let Some(map) = object.as_object_mut() else {
-        return Err(Status::bad_request(format!(
-            "the object provided is no {}: expected a JSON object",
-            kind.kind
-        )));
-    };
-    for (field, expected) in [("apiVersion", kind.api_version), ("kind", kind.kind)] {
-        match map.get(field).and_then(Value::as_str) {
-            Some(found) if found == expected => {}
-            None | Some("") => {
-                map.insert(field.into(), expected.into());
-            }
-            Some(found) => {
-                let (name, version) = if field == "apiVersion" {
-                    (map.get("kind").and_then(Value::as_str).unwrap_or(kind.kind), found)
-                } else {
-                    (found, kind.api_version)
-                };
-                let bare = version.rsplit_once('/').map_or(version, |(_, bare)| bare);
-                return Err(Status::bad_request(format!(
-                    "{name} in version {bare:?} cannot be handled as a {}: no kind {name:?} is \
-                     registered for version {version:?} in scheme {SCHEME:?}",
-                    kind.kind
-                )));
-            }
-        }
-    }
-    match map.get("metadata") {
-        Some(Value::Object(_)) => {}
-        None | Some(Value::Null) => {
-            map.insert("metadata".into(), Value::Object(Map::new()));
-        }
-        Some(_) => return Err(Status::bad_request("metadata: expected a JSON object")),
-    }
-    Ok(())
 }
 
 /// What the server sets on a new object, before defaults.

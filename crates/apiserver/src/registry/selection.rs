@@ -217,15 +217,21 @@ impl FieldSelector {
     /// Parses `a.b=c,d!=e`, with `\` escaping `,`, `=` and itself.
     pub fn parse(text: &str) -> Result<FieldSelector, String> {
         let mut terms = Vec::new();
-        for part in split_unescaped(text) {
-            if part.is_empty() {
-                continue;
-            }
+        let mut parts = split_unescaped(text);
+        // As upstream, which is seen by what is told of two faults.
+        parts.sort_unstable();
+        for part in parts.into_iter().filter(|part| !part.is_empty()) {
             let (field, value, equal) = split_term(part)
                 .ok_or_else(|| format!("invalid selector: '{text}'; can't understand '{part}'"))?;
-            terms.push(FieldTerm { field: field.to_owned(), value: unescape(value), equal });
+            terms.push(FieldTerm { field: field.to_owned(), value: unescape(value)?, equal });
         }
         Ok(FieldSelector { terms })
+    }
+
+    /// The one object of a name.
+    pub fn of_name(name: &str) -> FieldSelector {
+        let field = "metadata.name".to_owned();
+        FieldSelector { terms: vec![FieldTerm { field, value: name.to_owned(), equal: true }] }
     }
 
     /// Its terms.
@@ -268,17 +274,27 @@ fn split_term(part: &str) -> Option<(&str, &str, bool)> {
     None
 }
 
-fn unescape(value: &str) -> String {
-    let (mut out, mut escaped) = (String::with_capacity(value.len()), false);
-    for c in value.chars() {
-        if c == '\\' && !escaped {
-            escaped = true;
-        } else {
-            out.push(c);
-            escaped = false;
+fn unescape(value: &str) -> Result<String, String> {
+    let sequence =
+        |found: &str| Err(format!("invalid field selector: invalid escape sequence: \\{found}"));
+    let mut out = String::with_capacity(value.len());
+    let mut letters = value.chars();
+    while let Some(c) = letters.next() {
+        match c {
+            '\\' => match letters.next() {
+                Some(c @ ('\\' | ',' | '=')) => out.push(c),
+                Some(other) => return sequence(&other.to_string()),
+                None => return sequence(""),
+            },
+            ',' | '=' => {
+                let number = u32::from(c);
+                let what = "invalid field selector: unescaped character in value";
+                return Err(format!("{what}: {number}"));
+            }
+            c => out.push(c),
         }
     }
-    out
+    Ok(out)
 }
 
 #[cfg(test)]
@@ -340,7 +356,16 @@ mod tests {
             selector.terms()[1],
             FieldTerm { field: "spec.x".into(), value: "y".into(), equal: false }
         );
-        assert!(FieldSelector::parse("nonsense").is_err());
+        assert_eq!(FieldSelector::of_name("a,b").name(), Some("a,b"));
+        for (bad, why) in [
+            ("nonsense", "invalid selector: 'nonsense'; can't understand 'nonsense'"),
+            (r"a=b\", r"invalid field selector: invalid escape sequence: \"),
+            (r"a=\b", r"invalid field selector: invalid escape sequence: \b"),
+            ("a=b=c", "invalid field selector: unescaped character in value: 61"),
+            (r"b,a=\", r"invalid field selector: invalid escape sequence: \"),
+        ] {
+            assert_eq!(FieldSelector::parse(bad), Err(why.to_owned()), "{bad}");
+        }
         assert!(FieldSelector::parse("").unwrap().terms().is_empty());
     }
 

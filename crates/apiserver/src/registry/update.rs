@@ -14,7 +14,7 @@ use super::{
     object::Encoded,
     rules, service,
 };
-use crate::{Cause, Kind, Status, kinds, schema, store::Expect};
+use crate::{Cause, Kind, Status, go, kinds, schema, store::Expect};
 
 /// Attempts at a write that others keep overtaking. Each failure means that another write went
 /// through, so this is reached only under a storm on one object.
@@ -76,7 +76,8 @@ impl Registry {
         if subresource == Some(Subresource::Scale) {
             return self.update_scale(caller, kind, namespace, name, object, options).await;
         }
-        rules::check_type(kind, &mut object)?;
+        // Whatever there is to say of the body goes before what is stored; warnings come again.
+        drop(rules::read(kind, &mut object, options)?);
         check_place(kind, namespace, &object)?;
         let named = object::name(&object);
         if !named.is_empty() && named != name {
@@ -119,10 +120,8 @@ impl Registry {
             let old = object::parse(&record)?;
             let new = change(&old)?;
             let asked = object::meta_str(&new, "resourceVersion");
-            if !asked.is_empty() && asked.parse::<u64>().is_err() {
-                return Err(Status::unforeseen(format!(
-                    "strconv.ParseUint: parsing {asked:?}: invalid syntax"
-                )));
+            if !asked.is_empty() {
+                go::parse_uint(asked).map_err(Status::unforeseen)?;
             }
             if !asked.is_empty() && asked != "0" && asked != record.revision.to_string() {
                 return Err(Status::modified(kind, name));
@@ -186,13 +185,9 @@ impl Registry {
         mut new: Value,
     ) -> Result<Written, Lost> {
         let Place { kind, options, .. } = place;
-        rules::check_type(kind, &mut new).map_err(Lost::Refused)?;
-        let warnings = rules::read(kind, &new, options).map_err(Lost::Refused)?;
+        let warnings = rules::read(kind, &mut new, options).map_err(Lost::Refused)?;
         match self.replace_read(place, owners, revision, old, new).await {
-            Ok(mut written) => {
-                written.warnings.splice(0..0, warnings);
-                Ok(written)
-            }
+            Ok(written) => Ok(written.after(warnings)),
             Err(Lost::Refused(status)) => Err(Lost::Refused(status.with_warnings(warnings))),
             Err(Lost::Race) => Err(Lost::Race),
         }

@@ -64,7 +64,12 @@ pub struct Field {
 pub(super) enum List {
     Atomic,
     Set,
-    Map { keys: &'static [&'static str], default: Option<(&'static str, &'static str)> },
+    Map {
+        keys: &'static [&'static str],
+        default: Option<(&'static str, &'static str)>,
+        number: Option<&'static str>,
+        optional: bool,
+    },
 }
 
 /// `patchStrategy` and `patchMergeKey` of a field.
@@ -100,7 +105,8 @@ pub const fn free(name: &'static str) -> Field {
 }
 
 /// A list of objects with identity: `listType=map` with these keys, and `patchStrategy=merge` by
-/// the first of them.
+/// the first of them. Keys are texts that every element has, if only an empty one, unless another
+/// word is said: Go's zero value is the default of what is no pointer.
 #[must_use]
 pub const fn keyed(
     name: &'static str,
@@ -111,7 +117,7 @@ pub const fn keyed(
         [first, ..] => Merge::By(first),
         [] => Merge::ByType,
     };
-    let list = Some(List::Map { keys, default: None });
+    let list = Some(List::Map { keys, default: None, number: None, optional: false });
     Field { name, value: item, list, merge, retain_keys: false }
 }
 
@@ -166,8 +172,26 @@ impl Field {
     /// An element of the keyed list that lacks `key` counts as having this text there.
     #[must_use]
     pub const fn default_key(mut self, key: &'static str, value: &'static str) -> Self {
-        if let Some(List::Map { keys, .. }) = self.list {
-            self.list = Some(List::Map { keys, default: Some((key, value)) });
+        if let Some(List::Map { keys, number, optional, .. }) = self.list {
+            self.list = Some(List::Map { keys, default: Some((key, value)), number, optional });
+        }
+        self
+    }
+
+    /// This key of the keyed list is a number, 0 where it is missing.
+    #[must_use]
+    pub const fn number_key(mut self, key: &'static str) -> Self {
+        if let Some(List::Map { keys, default, optional, .. }) = self.list {
+            self.list = Some(List::Map { keys, default, number: Some(key), optional });
+        }
+        self
+    }
+
+    /// Elements of the keyed list may be without keys, and cannot be told apart then.
+    #[must_use]
+    pub const fn optional_keys(mut self) -> Self {
+        if let Some(List::Map { keys, default, number, .. }) = self.list {
+            self.list = Some(List::Map { keys, default, number, optional: true });
         }
         self
     }

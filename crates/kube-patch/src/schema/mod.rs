@@ -274,16 +274,17 @@ impl From<List> for ListType {
         match list {
             List::Atomic => Self::Atomic,
             List::Set => Self::Set,
-            List::Map { keys, default } => Self::Map(
-                keys.iter()
-                    .map(|&name| MapKey {
-                        name: name.to_owned(),
-                        default: default
-                            .filter(|(key, _)| *key == name)
-                            .map(|(_, value)| Value::from(value)),
-                    })
-                    .collect(),
-            ),
+            List::Map { keys, default, number, optional } => {
+                let default_of = |name: &str| match default {
+                    Some((key, value)) if key == name => Some(Value::from(value)),
+                    _ if optional => None,
+                    _ if number == Some(name) => Some(Value::from(0)),
+                    _ => Some(Value::from("")),
+                };
+                let key =
+                    |&name: &&str| MapKey { name: name.to_owned(), default: default_of(name) };
+                Self::Map(keys.iter().map(key).collect())
+            }
         }
     }
 }

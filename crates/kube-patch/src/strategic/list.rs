@@ -7,8 +7,12 @@ use serde_json::Value;
 use super::directive::{self, Kept, clean, clean_elements, patch_word};
 use super::order::{Ranks, arrange, identity};
 use super::{Object, merge_object};
-use crate::error::{PatchError, type_name};
+use crate::error::{PatchError, go_type};
 use crate::schema::{At, PatchStrategy};
+
+/// The Go types of what is expected.
+const LIST: &str = "[]interface {}";
+const MAP: &str = "map[string]interface {}";
 
 /// How two lists become one.
 #[derive(Clone, Copy, Debug)]
@@ -49,15 +53,14 @@ pub(super) fn merge(
     if matches!(rule, Rule::Replace) {
         return Ok(clean_elements(new));
     }
-    let Some(objects) = element_kind(&[&old, &new], field)? else {
+    let Some(objects) = element_kind(&[&old, &new])? else {
         return Ok(old);
     };
     match rule {
         Rule::By(key) if objects => merge_keyed(old, new, key, item),
         Rule::By(_) => Err(PatchError::FieldType {
-            field: field.to_owned(),
-            expected: "a list of maps",
-            found: "a list of scalars",
+            expected: MAP,
+            found: old.iter().chain(&new).next().map_or(LIST, go_type),
         }),
         _ if objects => Err(PatchError::NoKeyDeclared { field: field.to_owned() }),
         _ => Ok(unite_scalars(old, new)),
@@ -66,7 +69,7 @@ pub(super) fn merge(
 
 /// Whether the elements are objects; `None` when there are none. They must all be of one type, and
 /// no lists.
-fn element_kind(lists: &[&[Value]], field: &str) -> Result<Option<bool>, PatchError> {
+fn element_kind(lists: &[&[Value]]) -> Result<Option<bool>, PatchError> {
     let mut elements = lists.iter().flat_map(|list| list.iter());
     let Some(first) = elements.next() else {
         return Ok(None);
@@ -76,7 +79,8 @@ fn element_kind(lists: &[&[Value]], field: &str) -> Result<Option<bool>, PatchEr
     }
     let kind = std::mem::discriminant(first);
     if first.is_null() || elements.any(|element| std::mem::discriminant(element) != kind) {
-        return Err(PatchError::MixedList { field: field.to_owned() });
+        let lists = lists.iter().map(|list| list.to_vec()).collect();
+        return Err(PatchError::MixedList { lists });
     }
     Ok(Some(first.is_object()))
 }
@@ -187,18 +191,14 @@ pub(super) fn delete_scalars(
         live.shift_remove(field);
         return Ok(());
     }
-    let scalars = scalars.as_array().ok_or(PatchError::PrimitiveList)?;
-    let Some(Value::Array(list)) = live.get_mut(field) else {
+    // What is no list of the list's type takes nothing out of it.
+    let (Some(Value::Array(list)), Value::Array(scalars)) = (live.get_mut(field), scalars) else {
         return Ok(());
     };
-    match element_kind(&[list, scalars], field)? {
+    match element_kind(&[list, scalars])? {
         None => return Ok(()),
         Some(true) => {
-            return Err(PatchError::FieldType {
-                field: field.to_owned(),
-                expected: "a list of scalars",
-                found: "a list of maps",
-            });
+            return Err(PatchError::FieldType { expected: LIST, found: MAP });
         }
         Some(false) => {}
     }
@@ -222,13 +222,13 @@ pub(super) fn merge_ordered(
         }
     }
     for (directive, field) in fields {
-        let order = list_of(patch.shift_remove(&directive), &directive)?.unwrap_or_default();
+        let order = list_of(patch.shift_remove(&directive))?.unwrap_or_default();
         let new = match patch.get(&field) {
             // `null` removes the list; there is nothing to order.
             Some(Value::Null) => continue,
-            _ => list_of(patch.shift_remove(&field), &field)?,
+            _ => list_of(patch.shift_remove(&field))?,
         };
-        let old = list_of(live.get_mut(&field).map(Value::take), &field)?;
+        let old = list_of(live.get_mut(&field).map(Value::take))?;
         let merged = merge_one_ordered(old, new, order, &field, at.field(&field))?;
         if let Some(merged) = merged {
             live.insert(field, Value::Array(merged));
@@ -263,7 +263,7 @@ fn merge_one_ordered(
         (None, Some(new)) => clean_elements(new),
         (Some(old), Some(new)) => merge(old, new, field, rule, at.item())?,
     };
-    if element_kind(&[&merged, &order], field)? == Some(true) {
+    if element_kind(&[&merged, &order])? == Some(true) {
         let Some(key) = key else {
             return Err(PatchError::NoKeyDeclared { field: field.to_owned() });
         };
@@ -301,15 +301,11 @@ fn inferred_key(order: &[Value]) -> Option<String> {
     order.iter().all(|element| only_key(element).as_ref() == Some(&key)).then_some(key)
 }
 
-fn list_of(value: Option<Value>, field: &str) -> Result<Option<Vec<Value>>, PatchError> {
+fn list_of(value: Option<Value>) -> Result<Option<Vec<Value>>, PatchError> {
     match value {
         None => Ok(None),
         Some(Value::Array(list)) => Ok(Some(list)),
-        Some(other) => Err(PatchError::FieldType {
-            field: field.to_owned(),
-            expected: "a list",
-            found: type_name(&other),
-        }),
+        Some(other) => Err(PatchError::FieldType { expected: LIST, found: go_type(&other) }),
     }
 }
 

@@ -101,16 +101,33 @@ fn refusals() {
         500,
         "(/p; v1, Kind=Pod): .spec.containers: duplicate entries for key [name=\"a\"]",
     );
-    check(
-        None,
-        &pod(json!({"containers": [{"image": "a"}]})),
-        500,
-        "omits all key fields [\"name\"]",
-    );
     check(None, &pod(json!({"containers": [1]})), 500, "may not have non-map elements");
     check(None, &pod(json!({"containers": [{"name": {"a": "b"}}]})), 500, "\"name\" is no scalar");
     let broken = json!({"metadata": {"managedFields": [{"manager": "x"}]}});
     check(Some(&broken), &pod(json!({})), 500, "operation must be `Apply` or `Update`");
+}
+
+#[test]
+fn a_key_that_is_left_out_is_the_zero_value_where_go_has_one() {
+    let applied = |kind: &str, object: Value| {
+        let schema = schema_for("", "v1", kind);
+        apply(None, &object, false, schema, &write_by("me", "v1", ""))
+    };
+    for (spec, owned) in [
+        (json!({"containers": [{"image": "a"}]}), ".spec.containers[name=\"\"]"),
+        (
+            json!({"containers": [{"name": "a", "ports": [{"name": "b"}]}]}),
+            ".spec.containers[name=\"a\"].ports[containerPort=0,protocol=\"TCP\"]",
+        ),
+    ] {
+        let pod = json!({"apiVersion": "v1", "kind": "Pod", "spec": spec});
+        let made = applied("Pod", pod).unwrap();
+        let owned_fields = owners(&made)["me Apply"].to_string();
+        assert!(owned_fields.contains(&owned.replace('"', "\\\"")), "{owned_fields}");
+    }
+    let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "secrets": [{"uid": "x"}]});
+    let refused = applied("ServiceAccount", account).unwrap_err().to_string();
+    assert!(refused.contains("omits all key fields [\"name\"]"), "{refused}");
 }
 
 #[test]

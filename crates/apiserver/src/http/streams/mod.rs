@@ -31,7 +31,13 @@ use tokio_tungstenite::{
 };
 
 use self::channels::Protocol;
-use super::{Service, parts::chosen_container, query::Query, respond::Answer, verbs::Request};
+use super::{
+    Service,
+    logs::{check_node, chosen_container},
+    query::Query,
+    respond::Answer,
+    verbs::Request,
+};
 use crate::{
     Status,
     registry::{PodSessions, SessionOptions, object},
@@ -137,7 +143,7 @@ fn placed_pod(request: &Request<'_>) -> Result<(Value, Arc<dyn PodSessions>), St
     }
     let sessions = registry.pod_sessions().filter(|_| registry.has_node_agent(node));
     let sessions = sessions.cloned().ok_or_else(|| {
-        registry.get(&crate::kinds::NODES, "", node).err().unwrap_or_else(|| {
+        check_node(registry, node).err().unwrap_or_else(|| {
             Status::unavailable(format!("nobody runs the Pods of node {node:?} here"))
         })
     })?;

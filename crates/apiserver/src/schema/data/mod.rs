@@ -128,6 +128,11 @@ impl Types {
         &self.structs[id.0]
     }
 
+    /// Whether this is the Go name of a struct.
+    pub(super) fn is_struct(&self, name: &str) -> bool {
+        self.structs.iter().any(|s| s.go == name)
+    }
+
     /// The Go type of a shape, as the Go decoder names it.
     pub(super) fn go_type(&self, shape: &Shape) -> String {
         match shape {

@@ -10,7 +10,7 @@ mod text;
 
 use serde_json::{Map, Value};
 
-pub use check::check;
+pub use check::{check, check_as};
 pub use complete::complete;
 
 use super::data::{Scalar, Shape, StructId, types};
@@ -31,6 +31,16 @@ pub fn unknown_fields(kind: &Kind, object: &Value) -> Vec<String> {
         finder.walk(&Shape::Struct(root), object);
     }
     found
+}
+
+/// Whether a text is a time, as `metav1.Time` reads one.
+pub(crate) fn check_time(text: &str) -> Result<(), String> {
+    text::time(text)
+}
+
+/// Whether this is the Go name of a struct, such as `v1.PodSpec`.
+pub(crate) fn is_struct(name: &str) -> bool {
+    types().is_struct(name)
 }
 
 struct Finder<'f> {

@@ -10,12 +10,12 @@ const STATUS: Field = member("status", &CONDITIONS_STATUS);
 pub(super) static SERVICE: Type = Type::of(&[METADATA, member("spec", &SERVICE_SPEC), STATUS]);
 static SERVICE_SPEC: Type = Type::of(&[
     // Server-side apply tells 53/UDP from 53/TCP; strategic merge does not.
-    keyed("ports", &["port", "protocol"], &ANY).default_key("protocol", "TCP"),
+    keyed("ports", &["port", "protocol"], &ANY).number_key("port").default_key("protocol", "TCP"),
     atomic("selector"),
 ]);
 
 pub(super) static SERVICE_ACCOUNT: Type =
-    Type::of(&[METADATA, keyed("secrets", &["name"], &ATOMIC)]);
+    Type::of(&[METADATA, keyed("secrets", &["name"], &ATOMIC).optional_keys()]);
 
 pub(super) static NODE: Type =
     Type::of(&[METADATA, member("spec", &NODE_SPEC), member("status", &NODE_STATUS)]);

@@ -18,7 +18,7 @@ static POD_SPEC: Type = Type::of(&[
     keyed("initContainers", &["name"], &CONTAINER),
     keyed("ephemeralContainers", &["name"], &CONTAINER),
     keyed("volumes", &["name"], &VOLUME).retain_keys(),
-    keyed("imagePullSecrets", &["name"], &ATOMIC).default_key("name", ""),
+    keyed("imagePullSecrets", &["name"], &ATOMIC),
     keyed("hostAliases", &["ip"], &ANY),
     keyed("topologySpreadConstraints", &["topologyKey", "whenUnsatisfiable"], &SELECTING),
     keyed("schedulingGates", &["name"], &ANY),
@@ -31,7 +31,9 @@ static POD_SPEC: Type = Type::of(&[
 ]);
 
 static CONTAINER: Type = Type::of(&[
-    keyed("ports", &["containerPort", "protocol"], &ANY).default_key("protocol", "TCP"),
+    keyed("ports", &["containerPort", "protocol"], &ANY)
+        .number_key("containerPort")
+        .default_key("protocol", "TCP"),
     keyed("env", &["name"], &ENV),
     keyed("volumeMounts", &["mountPath"], &VOLUME_MOUNT),
     keyed("volumeDevices", &["devicePath"], &ANY),
