@@ -102,7 +102,7 @@ impl Shape {
         Ok(respond::json(code, &self.one(object, true)))
     }
 
-    /// The answer to a write. As upstream, what cannot be shown has been done all the same.
+    /// The answer to a write.
     pub(crate) fn written(&self, written: &Written, code: u16) -> Result<Answer, Status> {
         let code = if written.created { 201 } else { code };
         let answer = match &written.record {

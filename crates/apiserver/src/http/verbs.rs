@@ -130,6 +130,14 @@ impl Request<'_> {
         }
     }
 
+    /// The form of the answer to a write of one object, or of a part of it. What cannot be shown is
+    /// not done; upstream does it and then refuses to show it.
+    fn shape_of_write(&self, part: Option<Subresource>) -> Result<Shape, Status> {
+        let shape = self.shape_of(part)?;
+        shape.expect_one()?;
+        Ok(shape)
+    }
+
     /// The form of the answer about a part: most parts are shown as the whole object.
     pub(crate) fn shape_of(&self, part: Option<Subresource>) -> Result<Shape, Status> {
         let shape = self.shape()?;
@@ -192,7 +200,7 @@ impl Request<'_> {
 
     async fn create(&self) -> Result<Answer, Status> {
         let target = self.target;
-        let shape = self.shape()?;
+        let shape = self.shape_of_write(None)?;
         let encoding = body::encoding(self.headers)?;
         let mut options = write_options::of_write("CreateOptions", self.query, self.headers)?;
         let (object, duplicates) = body::strict(encoding, &self.body, target.kind.kind)?;
@@ -206,7 +214,7 @@ impl Request<'_> {
 
     pub(crate) async fn update(&self, part: Option<Subresource>) -> Result<Answer, Status> {
         let target = self.target;
-        let shape = self.shape_of(part)?;
+        let shape = self.shape_of_write(part)?;
         let encoding = body::encoding(self.headers)?;
         let mut options = write_options::of_write("UpdateOptions", self.query, self.headers)?;
         let (object, duplicates) = body::strict(encoding, &self.body, shape.kind.kind)?;
@@ -230,7 +238,7 @@ impl Request<'_> {
     pub(crate) async fn patch(&self, part: Option<Subresource>) -> Result<Answer, Status> {
         let target = self.target;
         let patch_type = PatchType::of(self.headers)?;
-        let shape = self.shape_of(part)?;
+        let shape = self.shape_of_write(part)?;
         let mut options = write_options::of_patch(patch_type, self.query, self.headers)?;
         let (patch, faults) = patch_type.read(&self.body, options.field_validation)?;
         options.duplicate_fields = faults;
@@ -252,7 +260,7 @@ impl Request<'_> {
 
     async fn delete(&self) -> Result<Answer, Status> {
         let target = self.target;
-        let shape = self.shape()?;
+        let shape = self.shape_of_write(None)?;
         let options = write_options::of_delete(self.headers, &self.body, self.query)?;
         let deleted = self
             .service

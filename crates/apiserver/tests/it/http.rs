@@ -419,7 +419,7 @@ async fn eviction_and_binding() {
     assert_eq!(api.get(path).await.1["spec"]["nodeName"], "n");
     assert_eq!(api.ask(Method::POST, &format!("{path}/binding"), Some(binding)).await.0, 409);
     let (code, status) = api.get(&format!("{path}/log")).await;
-    assert_eq!((code, &status["reason"]), (501, &json!("NotImplemented")));
+    assert_eq!((code, &status["message"]), (404, &json!("pods \"n\" not found")));
     let eviction =
         json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "p"}});
     assert_eq!(api.ask(Method::POST, &format!("{path}/eviction"), Some(eviction)).await.0, 201);

@@ -40,10 +40,19 @@ impl PodLogs for Fake {
 async fn logs_of_a_container() {
     let api = Api::start().await;
     let containers = json!([{"name": "main", "image": "a"}, {"name": "broken", "image": "a"}, {"name": "panic", "image": "a"}]);
-    let pod = json!({"metadata": {"name": "p"}, "spec": {"containers": containers}});
+    let pod =
+        json!({"metadata": {"name": "p"}, "spec": {"nodeName": "n", "containers": containers}});
     api.create(&kinds::PODS, "default", pod).await.unwrap();
-    let one = json!({"metadata": {"name": "q"}, "spec": {"containers": [{"name": "only", "image": "a"}]}});
-    api.create(&kinds::PODS, "default", one).await.unwrap();
+    let one = |name: &str, node: &str| {
+        let containers = json!([{"name": "only", "image": "a"}]);
+        json!({"metadata": {"name": name}, "spec": {"nodeName": node, "containers": containers}})
+    };
+    api.create(&kinds::PODS, "default", one("q", "n")).await.unwrap();
+    api.create(&kinds::PODS, "default", one("unplaced", "")).await.unwrap();
+    assert_eq!(api.run("logs unplaced").await, "");
+    let refused = api.refuse("logs q", "").await;
+    assert!(refused.contains("pods \"n\" not found"), "{refused}");
+    api.create(&kinds::NODES, "", json!({"metadata": {"name": "n"}})).await.unwrap();
     let refused = api.refuse("logs q", "").await;
     assert!(refused.contains("nothing here keeps the logs"), "{refused}");
 

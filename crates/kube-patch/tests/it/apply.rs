@@ -120,9 +120,10 @@ fn a_key_that_is_left_out_is_the_zero_value_where_go_has_one() {
             ".spec.containers[name=\"a\"].ports[containerPort=0,protocol=\"TCP\"]",
         ),
     ] {
-        let pod = json!({"apiVersion": "v1", "kind": "Pod", "spec": spec});
+        let metadata = json!({"name": "p"});
+        let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec});
         let made = applied("Pod", pod).unwrap();
-        let owned_fields = owners(&made)["me Apply"].to_string();
+        let owned_fields = owners(&made).to_string();
         assert!(owned_fields.contains(&owned.replace('"', "\\\"")), "{owned_fields}");
     }
     let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "secrets": [{"uid": "x"}]});

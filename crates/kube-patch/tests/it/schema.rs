@@ -47,33 +47,33 @@ fn built_in_tables() {
     };
     let pod = ("", "v1", "Pod");
     let deployment = ("apps", "v1", "Deployment");
-    check(pod, "spec.containers", "map name; merge by name");
-    check(pod, "spec.initContainers.*.env", "map name; merge by name");
+    check(pod, "spec.containers", "map name=\"\"; merge by name");
+    check(pod, "spec.initContainers.*.env", "map name=\"\"; merge by name");
     check(
         pod,
         "spec.containers.*.ports",
-        "map containerPort,protocol=\"TCP\"; merge by containerPort",
+        "map containerPort=0,protocol=\"TCP\"; merge by containerPort",
     );
-    check(pod, "spec.containers.*.volumeMounts", "map mountPath; merge by mountPath");
+    check(pod, "spec.containers.*.volumeMounts", "map mountPath=\"\"; merge by mountPath");
     check(pod, "spec.containers.*.args", "-; by type");
     check(pod, "spec.containers.*.env.*.valueFrom.fieldRef", "atomic map; by type");
-    check(pod, "spec.volumes", "map name; merge by name, retainKeys");
+    check(pod, "spec.volumes", "map name=\"\"; merge by name, retainKeys");
     check(pod, "spec.imagePullSecrets", "map name=\"\"; merge by name");
-    check(pod, "spec.hostAliases", "map ip; merge by ip");
+    check(pod, "spec.hostAliases", "map ip=\"\"; merge by ip");
     check(pod, "spec.tolerations", "-; by type");
     check(
         pod,
         "spec.topologySpreadConstraints",
-        "map topologyKey,whenUnsatisfiable; merge by topologyKey",
+        "map topologyKey=\"\",whenUnsatisfiable=\"\"; merge by topologyKey",
     );
     check(pod, "spec.nodeSelector", "atomic map; by type");
-    check(pod, "metadata.ownerReferences", "map uid; merge by uid");
+    check(pod, "metadata.ownerReferences", "map uid=\"\"; merge by uid");
     check(pod, "metadata.ownerReferences.*", "atomic map; by type");
     check(pod, "metadata.finalizers", "set; merge");
-    check(pod, "status.conditions", "map type; merge by type");
-    check(pod, "status.podIPs", "map ip; merge by ip");
+    check(pod, "status.conditions", "map type=\"\"; merge by type");
+    check(pod, "status.podIPs", "map ip=\"\"; merge by ip");
     check(pod, "status.hostIPs", "-; merge by ip");
-    check(deployment, "spec.template.spec.containers.*.env", "map name; merge by name");
+    check(deployment, "spec.template.spec.containers.*.env", "map name=\"\"; merge by name");
     check(deployment, "spec.template.metadata.finalizers", "set; merge");
     check(deployment, "spec.strategy", "-; by type, retainKeys");
     check(deployment, "spec.selector", "atomic map; by type");
@@ -81,13 +81,13 @@ fn built_in_tables() {
     check(
         ("batch", "v1", "CronJob"),
         "spec.jobTemplate.spec.template.spec.volumes",
-        "map name; merge by name, retainKeys",
+        "map name=\"\"; merge by name, retainKeys",
     );
-    check(("", "v1", "Service"), "spec.ports", "map port,protocol=\"TCP\"; merge by port");
+    check(("", "v1", "Service"), "spec.ports", "map port=0,protocol=\"TCP\"; merge by port");
     check(("", "v1", "Service"), "status.loadBalancer.ingress", "-; by type");
     check(("", "v1", "ServiceAccount"), "secrets", "map name; merge by name");
     check(("", "v1", "ServiceAccount"), "imagePullSecrets", "-; by type");
-    check(("", "v1", "Node"), "status.addresses", "map type; merge by type");
+    check(("", "v1", "Node"), "status.addresses", "map type=\"\"; merge by type");
     check(("", "v1", "Endpoints"), "subsets", "-; by type");
     check(("discovery.k8s.io", "v1", "EndpointSlice"), "endpoints", "-; by type");
     check(("policy", "v1", "PodDisruptionBudget"), "spec.selector", "atomic map; replace");
@@ -119,7 +119,7 @@ static TREE: Type = Type::of(&[keyed("children", &["id"], &TREE), member("value"
 fn a_type_may_contain_itself() {
     let schema = Schema::declared(&TREE);
     let deep = "children.*.children.*.children.*.children";
-    assert_eq!(describe(at(&schema, deep)), "map id; merge by id");
+    assert_eq!(describe(at(&schema, deep)), "map id=\"\"; merge by id");
 }
 
 #[test]

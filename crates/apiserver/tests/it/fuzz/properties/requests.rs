@@ -35,6 +35,7 @@ const PATCHES: [&str; 6] = [
 ];
 /// The answer to a path below which there is nothing.
 const NOWHERE: &str = "404 page not found\n";
+const MALFORMED: &str = "400 Bad Request";
 /// Bytes of one answer: the longest document of the API itself is about 1 MiB.
 const ANSWER_BYTES_MAX: usize = 4 << 20;
 
@@ -235,8 +236,9 @@ async fn ask(service: &Service, choices: &mut Choices<'_>) {
         }
         assert!(bytes.len() <= ANSWER_BYTES_MAX, "{method} {target}: {} bytes", bytes.len());
     }
-    // Upstream's outer dispatcher knows nothing of the path, and says so in plain text.
-    if code == 404 && bytes == NOWHERE.as_bytes() {
+    // Upstream's outer dispatcher knows nothing of the path, and says so in plain text; what is no
+    // path does not get so far.
+    if code == 404 && bytes == NOWHERE.as_bytes() || code == 400 && bytes == MALFORMED.as_bytes() {
         return;
     }
     if code >= 400 {
