@@ -39,9 +39,12 @@ enum Task {
     Torture,
     /// Measure, print ratios, write bench/results/NAME.json
     Bench {
-        /// start, catalog, path, cluster (needs Go), or all
+        /// start, catalog, path, cluster and dns (they need Go), or all
         #[arg(default_value = "all")]
         name: String,
+        /// Only see whether it works, where a benchmark knows how (dns); nothing is written
+        #[arg(long)]
+        short: bool,
     },
     /// Run the judges from outside (they need Go), compare, and fail on differences
     #[command(after_help = "Examples:\n  \
@@ -62,7 +65,10 @@ fn main() -> Result<()> {
         Task::Test { args } => test::run(&args),
         Task::Tidy => tidy::run(),
         Task::Torture => torture::run(),
-        Task::Bench { name } => bench::run(&name),
+        Task::Bench { name, short } => {
+            let effort = if short { bench::Effort::Short } else { bench::Effort::Full };
+            bench::run(&name, effort)
+        }
         Task::Conformance { name, only } => conformance::run(&name, &only),
     }
 }

@@ -15,6 +15,8 @@
 //! Responses are never answered: two servers would send each other errors for
 //! ever.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use domain::base::iana::{Class, Rtype};
 
@@ -25,6 +27,9 @@ pub(crate) const HEADER: usize = 12;
 
 /// What every client takes over UDP (RFC 1035, 4.2.1).
 const UDP_PLAIN: u16 = 512;
+
+/// The EDNS option that asks for the server's name, and tells it (RFC 5001, 2.3).
+pub(crate) const OPTION_NSID: u16 = 3;
 
 const OPCODE_QUERY: u8 = 0;
 const OPCODE_NOTIFY: u8 = 4;
@@ -55,12 +60,14 @@ pub(crate) struct Edns {
     /// What it takes over UDP, never less than 512.
     pub(crate) udp_size: u16,
     pub(crate) dnssec_ok: bool,
+    /// Who answers, it wants to know (RFC 5001).
+    pub(crate) wants_nsid: bool,
 }
 
 impl Edns {
     /// What a client offers, which is never less than every client takes.
     pub(crate) fn new(udp_size: u16, dnssec_ok: bool) -> Self {
-        Self { udp_size: udp_size.max(UDP_PLAIN), dnssec_ok }
+        Self { udp_size: udp_size.max(UDP_PLAIN), dnssec_ok, wants_nsid: false }
     }
 
     /// How long a reply over UDP may be, to a client with or without EDNS.
@@ -78,6 +85,8 @@ pub(crate) struct Query {
     pub(crate) edns: Option<Edns>,
     /// The serial that an IXFR client has.
     pub(crate) serial: Option<u32>,
+    /// What we call ourselves to who wants to know.
+    pub(crate) nsid: Option<Arc<str>>,
 }
 
 /// Why a packet is not answered with an answer.
@@ -142,7 +151,7 @@ pub(crate) fn parse(packet: &[u8]) -> Incoming {
         () if extras.version > 0 => reject(Some(question), edns, Rejection::BadVers),
         () if extras.signed => reject(Some(question), edns, Rejection::NotAuth),
         () if head.opcode == OPCODE_NOTIFY => reject(Some(question), edns, Rejection::Refused),
-        () => Incoming::Query(Query { head, question, edns, serial: extras.serial }),
+        () => Incoming::Query(Query { head, question, edns, serial: extras.serial, nsid: None }),
     }
 }
 
@@ -236,6 +245,13 @@ impl<'p> Reader<'p> {
         }
     }
 
+    /// Steps over an EDNS option: its number.
+    fn option(&mut self) -> Option<u16> {
+        let number = self.u16()?;
+        let length = self.u16()?;
+        self.take(usize::from(length)).map(|_| number)
+    }
+
     fn extras(&mut self, skipped: u16, additionals: u16) -> Option<Extras> {
         let mut extras = Extras::default();
         for _ in 0..skipped {
@@ -257,7 +273,10 @@ impl<'p> Reader<'p> {
                     }
                     let [_, version, flags, _] = record.ttl.to_be_bytes();
                     extras.version = version;
-                    extras.edns = Some(Edns::new(record.class, flags & 0x80 != 0));
+                    extras.edns = Some(Edns {
+                        wants_nsid: has_option(record.data, OPTION_NSID),
+                        ..Edns::new(record.class, flags & 0x80 != 0)
+                    });
                 }
                 Rtype::TSIG => extras.signed = true,
                 // OPT is the last record but for TSIG.
@@ -296,16 +315,22 @@ fn serial_of(data: &[u8]) -> Option<u32> {
 pub(crate) fn options_parse(data: &[u8]) -> bool {
     let mut reader = Reader::new(data);
     while reader.at < data.len() {
-        let whole = (|| {
-            reader.u16()?;
-            let length = reader.u16()?;
-            reader.take(usize::from(length))
-        })();
-        if whole.is_none() {
+        if reader.option().is_none() {
             return false;
         }
     }
     true
+}
+
+/// Whether there is such an option among them.
+fn has_option(data: &[u8], wanted: u16) -> bool {
+    let mut reader = Reader::new(data);
+    while let Some(number) = reader.option() {
+        if number == wanted {
+            return true;
+        }
+    }
+    false
 }
 
 impl Query {

@@ -169,7 +169,7 @@ pub(crate) fn pointers(names: &Names, owner: &DnsName, address: IpAddr) -> Vec<R
     let (kubernetes, others): (Vec<_>, Vec<_>) = owners
         .endpoint_of
         .iter()
-        .filter(exposed)
+        .filter(|key| names.settings.endpoints && exposed(key))
         .partition(|key| key.origin.as_str() == Origin::KUBERNETES);
     let keys = if kubernetes.is_empty() { others } else { kubernetes };
     let mut seen: Vec<DnsName> = Vec::new();

@@ -128,6 +128,7 @@ impl Responder {
             }
             Incoming::Query(query) => query,
         };
+        let mut query = query;
         let names = self.names.load();
         let zone = names.settings().zone_of(&query.question.name);
         if let Some(transfer) = self.transfer(&names, proto, client, &query) {
@@ -138,7 +139,11 @@ impl Responder {
             Proto::Tcp => MESSAGE_MAX,
         };
         let chain = self.chain.load();
-        let block = match chain.block_of(&query.question) {
+        let block = chain.block_of(&query.question);
+        if query.edns.is_some_and(|edns| edns.wants_nsid) {
+            query.nsid = block.and_then(Block::nsid);
+        }
+        let block = match block {
             Some(block) if block.is_direct() => block,
             _ => {
                 let request = Request {

@@ -51,8 +51,8 @@ pub struct Config {
     pub listen: Vec<SocketAddr>,
     /// UDP workers for each address; `None`: one per core.
     pub workers: Option<NonZeroUsize>,
-    /// DNS over TLS beside it; `None`: not offered.
-    pub tls: Option<Tls>,
+    /// DNS over TLS beside it, where, and with which certificates.
+    pub tls: Vec<Tls>,
     /// What is answered. `own_addresses` is filled in when empty.
     pub settings: Settings,
     /// Server blocks; `None`: one for all names, by the settings alone. What blocks say
@@ -63,7 +63,7 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         let settings = Settings::default();
-        Self { listen: vec![LISTEN], workers: None, tls: None, settings, face: None }
+        Self { listen: vec![LISTEN], workers: None, tls: Vec::new(), settings, face: None }
     }
 }
 
@@ -104,7 +104,7 @@ pub enum StartError {
 #[derive(Clone, Debug)]
 pub struct Running {
     addresses: Vec<SocketAddr>,
-    tls_address: Option<SocketAddr>,
+    tls_addresses: Vec<SocketAddr>,
     names: Arc<ArcSwap<Names>>,
     base: Arc<Settings>,
     chain: Arc<ArcSwap<Chain>>,
@@ -117,8 +117,8 @@ pub struct Running {
 
 impl Running {
     /// Where it listens for DNS over TLS.
-    pub fn tls_address(&self) -> Option<SocketAddr> {
-        self.tls_address
+    pub fn tls_addresses(&self) -> &[SocketAddr] {
+        &self.tls_addresses
     }
 
     /// Where it listens, in the order of the configuration.
@@ -221,7 +221,7 @@ pub async fn start(
     for address in listen {
         bound.push(bind(address, workers)?);
     }
-    let secure = tls.map(|tls| bind_tls(&tls)).transpose()?;
+    let secure = tls.iter().map(bind_tls).collect::<Result<Vec<_>, _>>()?;
     let addresses: Vec<SocketAddr> = bound.iter().map(|sockets| sockets.address).collect();
     if settings.own_addresses.is_empty() {
         settings.own_addresses =
@@ -265,8 +265,8 @@ pub async fn start(
         let connections = tcp::Connections::new(responder.clone(), tasks.shutdown().clone());
         tasks.spawn("dns tcp", tcp::accept(sockets.tcp, None, connections));
     }
-    let tls_address = secure.as_ref().map(|secure| secure.address);
-    if let Some(SecureListener { listener, acceptor, .. }) = secure {
+    let tls_addresses = secure.iter().map(|secure| secure.address).collect();
+    for SecureListener { listener, acceptor, .. } in secure {
         let connections = tcp::Connections::new(responder.clone(), tasks.shutdown().clone());
         tasks.spawn("dns tls", tcp::accept(listener, Some(acceptor), connections));
     }
@@ -306,7 +306,7 @@ pub async fn start(
     info!(?addresses, "DNS is served");
     Ok(Running {
         addresses,
-        tls_address,
+        tls_addresses,
         names,
         base,
         chain,

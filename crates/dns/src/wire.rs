@@ -18,7 +18,7 @@ use domain::{
 
 use crate::{
     answer::{Answer, Refusal},
-    message::{Edns, HEADER, Head, Incoming, Query, Question, Rejection},
+    message::{Edns, HEADER, Head, Incoming, OPTION_NSID, Query, Question, Rejection},
     name::Rr,
 };
 
@@ -129,10 +129,11 @@ pub(crate) struct Parts<'a> {
 pub(crate) fn reject(incoming: &Incoming, out: &mut Vec<u8>) -> Option<Rcode> {
     let Incoming::Reject { head, question, edns, why } = incoming else { return None };
     let rcode = Rcode::of_rejection(*why);
-    let mut writer = Writer::new(out, MESSAGE_MAX, edns.as_ref());
+    let opt = edns.map(|edns| OptRecord { edns, rcode: rcode as u16, nsid: None });
+    let mut writer = Writer::new(out, MESSAGE_MAX, opt);
     writer.begin(question.as_ref());
     let parts = Parts { rcode: rcode as u16, ..Parts::default() };
-    writer.finish(*head, edns.as_ref(), &parts);
+    writer.finish(*head, &parts);
     Some(rcode)
 }
 
@@ -167,8 +168,9 @@ pub(crate) fn reply_with(
     turn: usize,
     out: &mut Vec<u8>,
 ) {
-    let edns = query.edns.as_ref();
-    let mut writer = Writer::new(out, limit, edns);
+    let nsid = query.nsid.as_deref();
+    let opt = query.edns.map(|edns| OptRecord { edns, rcode: parts.rcode, nsid });
+    let mut writer = Writer::new(out, limit, opt);
     writer.begin(Some(&query.question));
     let sections = [
         (Section::Answer, parts.answer),
@@ -180,7 +182,7 @@ pub(crate) fn reply_with(
             writer.record(section, record);
         }
     }
-    writer.finish(query.head, edns, parts);
+    writer.finish(query.head, parts);
 }
 
 /// Whether the bytes of an answer depend on `turn`.
@@ -219,29 +221,41 @@ pub(crate) fn extended_error(answer: &Answer) -> Option<ExtendedError> {
 
 /// The OPT record of a reply (RFC 6891, 6.1).
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct OptRecord {
+pub(crate) struct OptRecord<'n> {
     pub(crate) edns: Edns,
     pub(crate) rcode: u16,
+    /// What we call ourselves, for who asked.
+    pub(crate) nsid: Option<&'n str>,
 }
 
-impl OptRecord {
+impl OptRecord<'_> {
     /// Bytes of one without options.
     pub(crate) const LENGTH: usize = 11;
+
+    /// Bytes of it, without an extended error.
+    pub(crate) fn length(&self) -> usize {
+        Self::LENGTH + self.nsid.map_or(0, |nsid| 4 + nsid.len())
+    }
 
     /// Appends it to a message and counts it. Room for it is set aside; an
     /// extended error is added where `limit` leaves room for that too.
     pub(crate) fn write(&self, error: Option<&ExtendedError>, limit: usize, out: &mut Vec<u8>) {
         let error = error.filter(|(_, text)| out.len() + 6 + text.len() <= limit);
-        let length = error.map_or(0, |(_, text)| 6 + text.len());
+        let length = error.map_or(0, |(_, text)| 6 + text.len()) + self.length() - Self::LENGTH;
         let flags = if self.edns.dnssec_ok { 0x80 } else { 0 };
         out.push(0);
         out.extend_from_slice(&Rtype::OPT.to_int().to_be_bytes());
         out.extend_from_slice(&UDP_PAYLOAD_MAX.to_be_bytes());
         out.extend_from_slice(&[(self.rcode >> 4) as u8, 0, flags, 0]);
         out.extend_from_slice(&u16::try_from(length).unwrap_or_default().to_be_bytes());
+        if let Some(nsid) = self.nsid {
+            out.extend_from_slice(&OPTION_NSID.to_be_bytes());
+            out.extend_from_slice(&u16::try_from(nsid.len()).unwrap_or_default().to_be_bytes());
+            out.extend_from_slice(nsid.as_bytes());
+        }
         if let Some((number, text)) = error {
             out.extend_from_slice(&OPTION_EDE.to_be_bytes());
-            let length = u16::try_from(length - 4).unwrap_or_default();
+            let length = u16::try_from(2 + text.len()).unwrap_or_default();
             out.extend_from_slice(&length.to_be_bytes());
             out.extend_from_slice(&number.to_be_bytes());
             out.extend_from_slice(text.as_bytes());
@@ -263,6 +277,7 @@ enum Section {
 /// A message under construction.
 struct Writer<'o> {
     out: &'o mut Vec<u8>,
+    opt: Option<OptRecord<'o>>,
     /// Room for records; what OPT needs is set aside.
     limit: usize,
     /// Where names begin that later names may point to.
@@ -272,12 +287,13 @@ struct Writer<'o> {
 }
 
 impl<'o> Writer<'o> {
-    fn new(out: &'o mut Vec<u8>, limit: usize, edns: Option<&Edns>) -> Self {
+    fn new(out: &'o mut Vec<u8>, limit: usize, opt: Option<OptRecord<'o>>) -> Self {
         out.clear();
         out.resize(HEADER, 0);
-        let reserved = if edns.is_some() { OptRecord::LENGTH } else { 0 };
+        let reserved = opt.map_or(0, |opt| opt.length());
         Self {
             out,
+            opt,
             limit: limit.min(MESSAGE_MAX).saturating_sub(reserved),
             suffixes: Vec::with_capacity(SUFFIXES_MAX),
             counts: [0; 4],
@@ -324,7 +340,7 @@ impl<'o> Writer<'o> {
         }
     }
 
-    fn finish(mut self, head: Head, edns: Option<&Edns>, parts: &Parts<'_>) {
+    fn finish(mut self, head: Head, parts: &Parts<'_>) {
         self.truncated |= parts.truncated;
         let [high, low] = head.id.to_be_bytes();
         let flag = |set: bool, bit: u8| if set { bit } else { 0 };
@@ -343,9 +359,8 @@ impl<'o> Writer<'o> {
             place.copy_from_slice(&count.to_be_bytes());
         }
         self.out[..HEADER].copy_from_slice(&header);
-        if let Some(edns) = edns {
-            let record = OptRecord { edns: *edns, rcode: parts.rcode };
-            record.write(parts.error.as_ref(), self.limit, self.out);
+        if let Some(opt) = self.opt {
+            opt.write(parts.error.as_ref(), self.limit, self.out);
         }
     }
 

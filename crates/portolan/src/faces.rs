@@ -12,6 +12,7 @@ use portolan_apiserver::registry::Cidr;
 use portolan_catalog::{Catalog, Hub, Repair, Snapshot};
 use portolan_cli::args::FaceFlags;
 use portolan_cluster::kubelet;
+use portolan_dns::config::{FaceConfig, ServerTls, Transport};
 use portolan_model::{SourceReport, Version};
 use portolan_runtime::{Clock, Metrics, Problems, Readiness, Shutdown, SystemClock, Tasks};
 use portolan_sources::{file, kubernetes};
@@ -149,7 +150,7 @@ async fn start_dns(
     let config = portolan_dns::Config {
         listen: vec![flags.dns_listen],
         settings,
-        tls: dns_tls(flags),
+        tls: dns_tls(flags, dns.as_ref().map(|dns| &dns.face)),
         face: dns.as_ref().map(|dns| dns.face.clone()),
         ..portolan_dns::Config::default()
     };
@@ -173,14 +174,31 @@ async fn start_dns(
     Ok(address)
 }
 
-/// DNS over TLS, where all of its flags are given (clap sees to it that none or all
-/// are).
-fn dns_tls(flags: &FaceFlags) -> Option<portolan_dns::Tls> {
-    Some(portolan_dns::Tls {
-        listen: flags.dns_tls_listen?,
-        certificate: flags.dns_tls_certificate.clone()?,
-        key: flags.dns_tls_key.clone()?,
-    })
+/// DNS over TLS: where the flags say (clap sees to it that none or all are given), and where
+/// server blocks do, which have certificates of their own.
+fn dns_tls(flags: &FaceFlags, face: Option<&FaceConfig>) -> Vec<portolan_dns::Tls> {
+    let by_flags = || {
+        Some(portolan_dns::Tls {
+            listen: flags.dns_tls_listen?,
+            certificate: flags.dns_tls_certificate.clone()?,
+            key: flags.dns_tls_key.clone()?,
+        })
+    };
+    let secure = face.into_iter().flat_map(|face| &face.servers);
+    let secure = secure.filter(|server| server.transport == Transport::Tls);
+    let blocks = secure.flat_map(|server| {
+        let everywhere = vec![flags.dns_listen.ip()];
+        let addresses = if server.bind.is_empty() { everywhere } else { server.bind.clone() };
+        addresses.into_iter().filter_map(|address| {
+            let ServerTls { cert, key } = server.tls.as_ref()?;
+            Some(portolan_dns::Tls {
+                listen: SocketAddr::new(address, server.port),
+                certificate: cert.into(),
+                key: key.into(),
+            })
+        })
+    });
+    by_flags().into_iter().chain(blocks).collect()
 }
 
 /// Starts the sources, and the catalog that they fill.
@@ -253,4 +271,40 @@ fn staleness(snapshot: &Snapshot, now_ms: u64) -> Option<String> {
         .map(|(id, status)| format!("{id} for {} s", now_ms.saturating_sub(status.since_ms) / 1000))
         .collect();
     (!told.is_empty()).then(|| format!("stale: {}", told.join(", ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+    use portolan_cli::args::{Cli, Command};
+    use portolan_dns::corefile;
+
+    use super::*;
+
+    #[test]
+    fn where_tls_is_listened() {
+        let flags = |arguments: &[&str]| {
+            let all = [&["portolan", "serve", "--dns-listen=127.0.0.9:53"], arguments].concat();
+            match Cli::parse_from(all).command {
+                Command::Serve(args) => args.faces,
+                other => panic!("{other:?}"),
+            }
+        };
+        let corefile = "tls://secret.test:8853 {\n tls c.pem k.pem\n}\n\
+                        tls://other.test {\n bind 127.0.0.2 ::1\n tls c.pem k.pem\n}\n. {\n any\n}\n";
+        let read = corefile::read(corefile, std::path::Path::new("Corefile"), &corefile::Disk);
+        let face = read.unwrap().config;
+        let listens = |flags: &FaceFlags, face: Option<&FaceConfig>| -> Vec<String> {
+            dns_tls(flags, face).iter().map(|tls| tls.listen.to_string()).collect()
+        };
+        let plain = flags(&[]);
+        assert_eq!(listens(&plain, None), Vec::<String>::new());
+        assert_eq!(listens(&plain, Some(&face)), ["127.0.0.9:8853", "127.0.0.2:853", "[::1]:853"]);
+        let all = flags(&[
+            "--dns-tls-listen=127.0.0.1:9853",
+            "--dns-tls-certificate=c.pem",
+            "--dns-tls-key=k.pem",
+        ]);
+        assert_eq!(listens(&all, None), ["127.0.0.1:9853"]);
+    }
 }

@@ -86,6 +86,7 @@ pub(crate) fn build(
             stages,
             forwarder,
             errors: server.errors.then(Errors::default),
+            nsid: server.nsid.as_deref().map(Arc::from),
         });
     }
     let chain = Chain { blocks };

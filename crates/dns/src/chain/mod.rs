@@ -37,7 +37,7 @@ mod template;
 mod template_text;
 mod walk;
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 pub(crate) use self::{
     build::{Built, Parts, build},
@@ -151,6 +151,8 @@ pub(crate) struct Block {
     forwarder: Option<Forwarder>,
     direct: bool,
     errors: Option<log::Errors>,
+    /// What it calls itself to who wants to know (RFC 5001).
+    nsid: Option<Arc<str>>,
 }
 
 impl Block {
@@ -161,15 +163,19 @@ impl Block {
 
     /// What of the names in a zone of Services has to go through its stages.
     fn bearing(&self, apex: &DnsName) -> Bearing {
+        let nsid = match self.nsid {
+            Some(_) => Bearing::OPTIONS,
+            None => Bearing::NOTHING,
+        };
         if self.direct {
-            return Bearing::NOTHING;
+            return nsid;
         }
         let has = |name: &str| self.stages.iter().any(|stage| stage.name() == name);
         if !has("kubernetes") {
             return Bearing::EVERYTHING;
         }
         let order = if has("loadbalance") { Bearing::NOTHING } else { Bearing::ORDER };
-        self.stages.iter().fold(order, |all, stage| all | stage.bearing(apex))
+        self.stages.iter().fold(order | nsid, |all, stage| all | stage.bearing(apex))
     }
 
     /// The deepest of its zones that holds a name.
@@ -180,6 +186,11 @@ impl Block {
     /// Who is asked for names that are not ours.
     pub(crate) fn forwarder(&self) -> Option<&Forwarder> {
         self.forwarder.as_ref()
+    }
+
+    /// What it calls itself.
+    pub(crate) fn nsid(&self) -> Option<Arc<str>> {
+        self.nsid.clone()
     }
 
     /// Takes note of a failure.
@@ -207,6 +218,7 @@ impl Chain {
                 forwarder,
                 direct: true,
                 errors: Some(log::Errors::default()),
+                nsid: None,
             }],
         }
     }

@@ -51,6 +51,7 @@ impl Request {
                 question: question.clone(),
                 edns: None,
                 serial: None,
+                nsid: None,
             },
             question,
             client,

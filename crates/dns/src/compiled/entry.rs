@@ -133,7 +133,7 @@ fn srv(names: &Names, key: &ServiceKey, entry: &ServiceEntry) -> Box<[Ready]> {
             return None;
         }
         let start = HEADER + question.name.as_slice().len() + 4;
-        let query = Query { head: Head::default(), question, edns: None, serial: None };
+        let query = Query { head: Head::default(), question, edns: None, serial: None, nsid: None };
         let mut out = Vec::new();
         wire::reply(&query, &found, MESSAGE_MAX, 0, &mut out);
         let count = |at: usize| Some(u16::from_be_bytes([*out.get(at)?, *out.get(at + 1)?]));

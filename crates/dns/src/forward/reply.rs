@@ -188,8 +188,9 @@ impl Reply {
         turn: usize,
         out: &mut Vec<u8>,
     ) {
-        let opt = query.edns.map(|edns| OptRecord { edns, rcode: self.rcode });
-        let room = limit.min(MESSAGE_MAX).saturating_sub(opt.map_or(0, |_| OptRecord::LENGTH));
+        let nsid = query.nsid.as_deref();
+        let opt = query.edns.map(|edns| OptRecord { edns, rcode: self.rcode, nsid });
+        let room = limit.min(MESSAGE_MAX).saturating_sub(opt.map_or(0, |opt| opt.length()));
         let (end, kept) = self.cut(room);
         out.clear();
         out.extend_from_slice(self.bytes.get(..end).unwrap_or_default());

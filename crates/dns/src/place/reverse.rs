@@ -17,7 +17,9 @@ pub(super) fn place(names: &Names, labels: &[String]) -> Place {
         };
     }
     let owned = names.addresses.owners(first).is_some_and(|owners| {
-        let mut keys = owners.virtual_of.iter().chain(&owners.endpoint_of);
+        // Without names of endpoints there is none to point to.
+        let endpoints = owners.endpoint_of.iter().filter(|_| names.settings.endpoints);
+        let mut keys = owners.virtual_of.iter().chain(endpoints);
         keys.any(|key| names.shows_key(key))
     });
     let outside = names.settings.external_zone().map(|_| names.addresses.outside_of(first));

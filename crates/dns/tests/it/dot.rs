@@ -36,13 +36,13 @@ async fn started(
 ) -> Result<std::net::SocketAddr, StartError> {
     let config = Config {
         listen: vec!["127.0.0.1:0".parse().unwrap()],
-        tls: Some(tls),
+        tls: vec![tls],
         settings: Settings::default(),
         ..Config::default()
     };
     let (metrics, readiness) = (Metrics::new(), Readiness::new());
     let running = start(config, hub, Arc::new(SystemClock), &metrics, &readiness, tasks).await?;
-    Ok(running.tls_address().unwrap())
+    Ok(running.tls_addresses()[0])
 }
 
 fn world() -> World {

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use domain::base::{Rtype, iana::OptRcode, opt::AllOptData};
 use portolan_dns::{Settings, Step, config::FaceConfig, corefile};
-use portolan_model::Transport;
+use portolan_model::{ServiceKey, Transport};
 use portolan_testkit::{Live, World, cluster_ip, external_name, port};
 
 use crate::{
@@ -356,4 +356,66 @@ async fn another_configuration_takes_over() {
     assert!(why.starts_with("/none/resolv.conf: "), "{why}");
     assert_eq!(asked(&server, "a.test").await, "NOERROR aa a.test 3600 A 10.1.1.2");
     server.stop().await;
+}
+
+/// The NSID option of a reply to a query that asks for it, and whether it has other data.
+async fn named(server: &Server, name: &str) -> Option<String> {
+    let mut packet = Ask { edns: Some((1232, 0)), ..Ask::new(name, Rtype::A) }.packet();
+    // An empty option behind what is the last record.
+    let length = packet.len();
+    packet[length - 1] = 4;
+    packet.extend([0, 3, 0, 0]);
+    let reply = message(udp(server.address(), &packet, PATIENCE).await.unwrap());
+    let opt = reply.opt().unwrap();
+    let mut options = opt.opt().iter::<AllOptData<_, _>>();
+    options.find_map(|option| match option {
+        Ok(AllOptData::Nsid(nsid)) => Some(String::from_utf8_lossy(nsid.as_slice()).into_owned()),
+        _ => None,
+    })
+}
+
+#[tokio::test]
+async fn what_a_server_calls_itself() {
+    let upstream = upstream().await;
+    let text = ". {\n nsid node 7\n kubernetes cluster.local\n loadbalance\n \
+                forward . UPSTREAM\n}\nexample.net {\n any\n forward . UPSTREAM\n}\n";
+    let server = server(text, &upstream).await;
+    for (name, expected) in [
+        // Compiled otherwise, from the catalog, from an upstream server.
+        ("web.demo.svc.cluster.local", Some("node 7")),
+        ("demo.svc.cluster.local", Some("node 7")),
+        ("www.example.org", Some("node 7")),
+        ("www.example.net", None),
+    ] {
+        assert_eq!(named(&server, name).await.as_deref(), expected, "{name}");
+        // Who does not ask is not told.
+        let ask = Ask { edns: Some((1232, 0)), ..Ask::new(name, Rtype::A) };
+        let reply = message(udp(server.address(), &ask.packet(), PATIENCE).await.unwrap());
+        let opt = reply.opt().unwrap();
+        let mut options = opt.opt().iter::<AllOptData<_, _>>();
+        assert!(!options.any(|option| matches!(option, Ok(AllOptData::Nsid(_)))), "{name}");
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn endpoints_without_names_have_no_pointers() {
+    let upstream = upstream().await;
+    let endpoint = portolan_testkit::endpoint([10, 0, 9, 1].into(), &[]);
+    let world = World::new()
+        .namespace("demo")
+        .service(portolan_testkit::headless("demo", "db", vec![]))
+        .endpoints("db-1", &ServiceKey::kubernetes("demo", "db"), vec![endpoint]);
+    for (line, expected) in [("", "NOERROR aa"), ("noendpoints", "NXDOMAIN")] {
+        let text = format!(
+            ". {{\n kubernetes cluster.local in-addr.arpa {{\n fallthrough in-addr.arpa\n \
+             {line}\n }}\n forward . {}\n}}\n",
+            upstream.address
+        );
+        let hub = Live::new(&world).hub().clone();
+        let server = Server::by(hub, Settings::default(), Some(face(&text))).await;
+        let said = asked(&server, "1.9.0.10.in-addr.arpa PTR").await;
+        assert!(said.starts_with(expected), "{line}: {said}");
+        server.stop().await;
+    }
 }

@@ -47,24 +47,7 @@ pub(crate) fn up() -> Up {
 impl Up {
     /// The IPv4 addresses behind a name, by one UDP query.
     pub(crate) fn lookup(&self, name: &str) -> Vec<Ipv4Addr> {
-        let mut query = vec![0x12, 0x34, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
-        for label in name.split('.') {
-            query.push(u8::try_from(label.len()).unwrap());
-            query.extend_from_slice(label.as_bytes());
-        }
-        query.extend_from_slice(&[0, 0, 1, 0, 1]);
-        self.socket.send(&query).unwrap();
-        let mut answer = [0; 4096];
-        let length = self.socket.recv(&mut answer).unwrap();
-        let answer = &answer[..length];
-        let count = usize::from(u16::from_be_bytes([answer[6], answer[7]]));
-        // Answers follow the question: a pointer, then type, class, TTL, length, address.
-        answer[query.len()..]
-            .chunks(16)
-            .take(count)
-            .filter(|record| record.len() == 16 && record[3] == 1)
-            .map(|record| Ipv4Addr::new(record[12], record[13], record[14], record[15]))
-            .collect()
+        lookup(&self.socket, name)
     }
 
     /// A kubectl command.
@@ -94,6 +77,28 @@ impl Drop for Up {
         }
         self.child.wait().ok();
     }
+}
+
+/// The IPv4 addresses behind a name, by one UDP query.
+pub(crate) fn lookup(socket: &UdpSocket, name: &str) -> Vec<Ipv4Addr> {
+    let mut query = vec![0x12, 0x34, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+    for label in name.split('.') {
+        query.push(u8::try_from(label.len()).unwrap());
+        query.extend_from_slice(label.as_bytes());
+    }
+    query.extend_from_slice(&[0, 0, 1, 0, 1]);
+    socket.send(&query).unwrap();
+    let mut answer = [0; 4096];
+    let length = socket.recv(&mut answer).unwrap();
+    let answer = &answer[..length];
+    let count = usize::from(u16::from_be_bytes([answer[6], answer[7]]));
+    // Answers follow the question: a pointer, then type, class, TTL, length, address.
+    answer[query.len()..]
+        .chunks(16)
+        .take(count)
+        .filter(|record| record.len() == 16 && record[3] == 1)
+        .map(|record| Ipv4Addr::new(record[12], record[13], record[14], record[15]))
+        .collect()
 }
 
 /// One figure.

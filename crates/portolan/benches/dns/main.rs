@@ -15,6 +15,7 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr, clippy::unwrap_used)]
 
+mod changes;
 #[path = "../common/mod.rs"]
 mod common;
 mod face;
@@ -27,11 +28,28 @@ use dns_load::{Load, Outcome, Question, run_tcp, run_udp};
 
 use peers::{Peer, Peers};
 
-/// Rounds of each measurement; the median is the figure.
-const ROUNDS: usize = 5;
+/// How much is measured.
+#[derive(Clone, Copy)]
+struct Effort {
+    /// Rounds of each measurement; the median is the figure.
+    rounds: usize,
+    /// How long one server is asked in one round.
+    time: Duration,
+    /// Changes that are timed.
+    changes: usize,
+}
 
-/// How long one server is asked in one round.
-const TIME: Duration = Duration::from_secs(3);
+const FULL: Effort = Effort { rounds: 5, time: Duration::from_secs(3), changes: 500 };
+
+/// Whether it all works; its figures say little.
+const SHORT: Effort = Effort { rounds: 1, time: Duration::from_secs(1), changes: 50 };
+
+/// Set for the short way.
+const SHORT_SWITCH: &str = "PORTOLAN_BENCH_SHORT";
+
+fn effort() -> Effort {
+    if std::env::var_os(SHORT_SWITCH).is_some() { SHORT } else { FULL }
+}
 
 /// Questions a second over UDP. Low enough for every peer on a busy machine.
 const RATE: u32 = 20_000;
@@ -82,6 +100,9 @@ fn compare() {
     ratio("dns.cache_hit_over_coredns", &medians, "portolan", "coredns");
 
     let ours = peers.named(&["portolan"]);
+    let mut lags = changes::lags(&world, ours[0], effort().changes);
+    common::report("dns.event_to_answer_p50", common::percentile(&mut lags, 50.0), "ms");
+    common::report("dns.event_to_answer_p99", common::percentile(&mut lags, 99.0), "ms");
     let calm = rounds("ClusterIP A, calm", &ours, &cluster_ip, RATE, run_udp);
     let storm = world.storm(STORM);
     let storming = rounds("ClusterIP A, storm", &ours, &cluster_ip, RATE, run_udp);
@@ -89,6 +110,11 @@ fn compare() {
     eprintln!("storm: {changes:.0} changes a second");
     common::report("dns.storm_changes", changes, "/s");
     common::report("dns.storm_cost", storming[0].1 / calm[0].1, "x");
+
+    for peer in peers.named(&["portolan", "coredns"]) {
+        let growth = changes::relist(&world, peer);
+        common::report(&format!("dns.relist_peak_{}", peer.name), growth, "x");
+    }
 }
 
 fn sizes(peers: &Peers) {
@@ -116,7 +142,8 @@ fn rounds(
 ) -> Vec<(String, f64)> {
     let mut costs: Vec<Vec<f64>> = vec![Vec::new(); peers.len()];
     let mut p99 = vec![0; peers.len()];
-    for round in 0..=ROUNDS {
+    let effort = effort();
+    for round in 0..=effort.rounds {
         for (place, peer) in peers.iter().enumerate() {
             let echoes: Vec<Question>;
             let asked = if peer.echoes {
@@ -125,8 +152,13 @@ fn rounds(
             } else {
                 questions
             };
-            let load =
-                Load { server: peer.address, pid: peer.pid, rate, time: TIME, questions: asked };
+            let load = Load {
+                server: peer.address,
+                pid: peer.pid,
+                rate,
+                time: effort.time,
+                questions: asked,
+            };
             let outcome =
                 run(&load).unwrap_or_else(|error| panic!("{what}, {}: {error}", peer.name));
             assert_eq!(outcome.wrong, 0, "{what}: {} gives wrong replies: {outcome:?}", peer.name);

@@ -202,22 +202,15 @@ fn coredns(folder: &Path, kubeconfig: &str, upstream: &str) -> Peer {
     );
     let path = folder.join("Corefile");
     fs::write(&path, corefile).unwrap();
-    let mut command = pinned(&build_coredns());
+    let mut command = pinned(&built_coredns());
     command.arg("-conf").arg(path).env("GOMAXPROCS", "1");
     peer("coredns", address, command.stdout(Stdio::null()))
 }
 
-/// Builds CoreDNS with the plugins of its default Corefile.
-fn build_coredns() -> PathBuf {
+/// CoreDNS, where `cargo xtask` has built it.
+fn built_coredns() -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let program = root.join("target/bench/coredns");
-    let built = Command::new("go")
-        .current_dir(root.join("bench/coredns"))
-        .args(["build", "-mod=readonly", "-o"])
-        .arg(&program)
-        .arg(".")
-        .status()
-        .expect("go is needed to build CoreDNS");
-    assert!(built.success(), "CoreDNS does not build");
+    let program = root.join("target/conformance/coredns");
+    assert!(program.exists(), "CoreDNS is built by cargo xtask bench dns");
     program
 }

@@ -29,8 +29,14 @@ const ENDPOINTS: usize = 10;
 /// Endpoints of the headless service.
 const MANY: u8 = 100;
 
+/// Changes that the API remembers. Who has missed more lists anew.
+pub(crate) const HISTORY: usize = 1000;
+
 /// Names outside the cluster that are asked for again and again.
 const OUTSIDE: usize = 100;
+
+/// Names of a service that tells who has caught up: one for each look.
+const MARKS: usize = 300;
 
 /// Writes on their way at once.
 const WRITERS: usize = 32;
@@ -60,6 +66,7 @@ impl World {
         let folder = tempfile::tempdir().unwrap();
         let mut child = Command::new(env!("CARGO_BIN_EXE_portolan"))
             .args(["cluster", "--ephemeral", "-o=json", "--api-listen=127.0.0.1:0"])
+            .arg(format!("--history={HISTORY}"))
             .args(["--service-cidr=127.90.0.0/16", "--pod-cidr=127.91.0.0/16", "--data-dir"])
             .arg(folder.path().join("cluster"))
             .stdin(Stdio::null())
@@ -149,14 +156,67 @@ impl World {
                     let number = done.fetch_add(1, Ordering::Relaxed) as usize;
                     let name = format!("s{}-x", 1 + number % 400 * NAMESPACES);
                     let last = number / 400 % 200 + 20;
-                    let endpoints = json!([{"addresses": [format!("10.200.0.{last}")]}]);
-                    let patch = Patch::Merge(json!({ "endpoints": endpoints }));
-                    slices.patch(&name, &PatchParams::default(), &patch).await.unwrap();
+                    put(&slices, &name, Ipv4Addr::new(10, 200, 0, last as u8)).await;
                 }
             }
         });
         Storm { stop, done, started: Instant::now() }
     }
+}
+
+impl World {
+    /// Gives the headless service one endpoint.
+    pub(crate) fn move_to(&self, address: Ipv4Addr) {
+        let slices = api(&self.client, "discovery.k8s.io", "EndpointSlice", "endpointslices", "n0");
+        self.runtime.block_on(put(&slices, "many-x", address));
+    }
+
+    /// Makes so many changes, as fast as they are taken.
+    pub(crate) fn churn(&self, changes: usize) {
+        let slices = api(&self.client, "discovery.k8s.io", "EndpointSlice", "endpointslices", "n2");
+        self.runtime.block_on(async {
+            let mut writers = tokio::task::JoinSet::new();
+            for writer in 0..WRITERS {
+                let slices = slices.clone();
+                writers.spawn(async move {
+                    for number in (writer..changes).step_by(WRITERS) {
+                        let name = format!("s{}-x", 2 + number % 400 * NAMESPACES);
+                        let last = (number / 400 % 200) as u8 + 20;
+                        put(&slices, &name, Ipv4Addr::new(10, 201, 0, last)).await;
+                    }
+                });
+            }
+            writers.join_all().await;
+        });
+    }
+
+    /// Makes a service with a name for each of its endpoints: the names.
+    pub(crate) fn mark(&self, service: &str) -> Vec<String> {
+        let hosts: Vec<String> = (0..MARKS).map(|number| format!("p{number}")).collect();
+        self.runtime.block_on(async {
+            let services = api(&self.client, "", "Service", "services", "n0");
+            let spec = json!({"clusterIP": "None", "ports": [{"name": "http", "port": 80}]});
+            let meta = json!({"name": service});
+            let object =
+                json!({"apiVersion": "v1", "kind": "Service", "metadata": meta, "spec": spec});
+            create(&services, object).await;
+            let endpoints: Vec<_> = hosts
+                .iter()
+                .enumerate()
+                .map(|(number, host)| {
+                    let address = format!("10.252.{}.{}", number / 250, number % 250 + 1);
+                    json!({"addresses": [address], "hostname": host})
+                })
+                .collect();
+            slice_of(&self.client, "n0", service, endpoints).await;
+        });
+        hosts.iter().map(|host| format!("{host}.{service}.n0.svc.cluster.local")).collect()
+    }
+}
+
+async fn put(slices: &Api<DynamicObject>, name: &str, address: Ipv4Addr) {
+    let patch = Patch::Merge(json!({"endpoints": [{"addresses": [address.to_string()]}]}));
+    slices.patch(name, &PatchParams::default(), &patch).await.unwrap();
 }
 
 impl Drop for World {
@@ -261,11 +321,19 @@ async fn service(client: &Client, number: usize) -> Made {
 }
 
 async fn slice(client: &Client, namespace: &str, service: &str, addresses: &[String]) {
-    let slices = api(client, "discovery.k8s.io", "EndpointSlice", "endpointslices", namespace);
-    let endpoints: Vec<_> = addresses
+    let endpoints = addresses
         .iter()
-        .map(|address| json!({"addresses": [address], "conditions": {"ready": true}}))
-        .collect();
+        .map(|address| json!({"addresses": [address], "conditions": {"ready": true}}));
+    slice_of(client, namespace, service, endpoints.collect()).await;
+}
+
+async fn slice_of(
+    client: &Client,
+    namespace: &str,
+    service: &str,
+    endpoints: Vec<serde_json::Value>,
+) {
+    let slices = api(client, "discovery.k8s.io", "EndpointSlice", "endpointslices", namespace);
     let meta = json!({
         "name": format!("{service}-x"), "labels": {"kubernetes.io/service-name": service},
     });

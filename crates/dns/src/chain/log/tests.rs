@@ -14,7 +14,7 @@ fn request() -> Request {
         class: domain::base::iana::Class::IN,
     };
     let head = Head { id: 7, ..Head::default() };
-    let edns = Some(Edns { udp_size: 1232, dnssec_ok: true });
+    let edns = Some(Edns::new(1232, true));
     let request = Request::new(question.clone(), "fd00::1".parse().unwrap());
     Request {
         query: Query { head, question, edns, ..request.query },
