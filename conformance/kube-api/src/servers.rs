@@ -53,6 +53,10 @@ impl Server {
         start(binary, folder, false, &RANGES)
     }
 
+    pub(crate) fn is_ours(&self) -> bool {
+        self.is_ours
+    }
+
     /// For people.
     pub(crate) fn name(&self) -> &'static str {
         if self.is_ours { "ours" } else { "reference" }
