@@ -25,31 +25,44 @@ func (w *world) gone() error {
 	if first.Continue == "" {
 		return fmt.Errorf("%d Pods are no two pages", len(first.Items))
 	}
-	before := w.record.goneCount()
-	w.proxy.close()
-	if err := w.churn(); err != nil {
+	if err := w.forget(); err != nil {
 		return err
-	}
-	if err := w.restart(); err != nil {
-		return err
-	}
-	// The informers' revisions are old now.
-	if err := w.churn(); err != nil {
-		return err
-	}
-	if err := w.proxy.open(); err != nil {
-		return err
-	}
-	if err := w.equal(); err != nil {
-		return err
-	}
-	if told := w.record.goneCount() - before; told < 1 {
-		return errors.New("no informer was told that its revision is gone")
 	}
 	if err := w.oldWatch(first.ResourceVersion); err != nil {
 		return fmt.Errorf("watch from before: %w", err)
 	}
 	return w.oldPage(first.Continue)
+}
+
+// An informer whose connection breaks in certain ways lists by itself, before
+// anybody could tell it: then all is cut off once more.
+const forgetTries = 5
+
+func (w *world) forget() error {
+	before := w.record.goneCount()
+	for range forgetTries {
+		w.proxy.close()
+		if err := w.churn(); err != nil {
+			return err
+		}
+		if err := w.restart(); err != nil {
+			return err
+		}
+		// The informers' revisions are old now.
+		if err := w.churn(); err != nil {
+			return err
+		}
+		if err := w.proxy.open(); err != nil {
+			return err
+		}
+		if err := w.equal(); err != nil {
+			return err
+		}
+		if w.record.goneCount() > before {
+			return nil
+		}
+	}
+	return errors.New("no informer was told that its revision is gone")
 }
 
 func (w *world) oldWatch(revision string) error {

@@ -21,7 +21,7 @@ use portolan_model::{Code, Endpoint, Reason};
 use serde_json::Value;
 
 use crate::{
-    EncodeError, PodView, Reading, Registration, WRITE_BYTES_MAX, list,
+    EncodeError, PodView, Reading, Registration, Standing, WRITE_BYTES_MAX, list,
     percent::{self, Plus},
     registration::{check_interface, check_protocol, latest},
 };
@@ -159,6 +159,15 @@ pub fn encode(registrations: &[Registration]) -> Result<String, EncodeError> {
 
 fn encode_one(registration: &Registration) -> Result<Value, EncodeError> {
     registration.check()?;
+    if registration.standing != Standing::Up {
+        return Err(EncodeError::Invalid {
+            interface: registration.interface.clone(),
+            problem: format!(
+                "this dialect has no word for {:?}; weight 0 takes no calls.",
+                registration.standing
+            ),
+        });
+    }
     Ok(list::item(key(registration), value(registration)))
 }
 
@@ -248,6 +257,7 @@ fn parse_value(v: &str) -> Result<Registration, Reason> {
     let (authority, path) = place.find('/').map_or((place, ""), |at| place.split_at(at));
     let (address, port) = parse_authority(authority)?;
     let mut registration = Registration {
+        standing: Standing::Up,
         group: None,
         interface: String::new(),
         version: None,

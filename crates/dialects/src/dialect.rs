@@ -15,6 +15,17 @@ pub struct PodView<'a> {
     pub annotations: &'a BTreeMap<String, String>,
     /// `status.podIPs`, for dialects whose records name no address.
     pub addresses: &'a [IpAddr],
+    /// `status.containerStatuses`, for dialects whose records name their container.
+    pub containers: &'a [ContainerView<'a>],
+}
+
+/// What the kubelet says of a container.
+#[derive(Clone, Copy, Debug)]
+pub struct ContainerView<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// `state.running.startedAt`; `None` if it does not run.
+    pub started: Option<&'a str>,
 }
 
 impl<'a> PodView<'a> {

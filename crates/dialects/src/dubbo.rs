@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use portolan_model::{Code, Endpoint, Reason};
 
 use crate::{
-    PodView, Reading, Registration,
+    PodView, Reading, Registration, Standing,
     app::{invalid, parse_authority},
     list,
     percent::{self, Plus},
@@ -82,6 +82,7 @@ fn parse(service: &str, url: &str) -> Result<Registration, Reason> {
     let zone = take("zone");
     params.retain(|_, value| !value.is_empty());
     Ok(Registration {
+        standing: Standing::Up,
         group,
         interface,
         version,

@@ -26,8 +26,8 @@ pub mod native;
 mod percent;
 mod registration;
 
-pub use dialect::{Dialect, PodView, Reading, UnknownDialect};
-pub use registration::{EncodeError, Registration};
+pub use dialect::{ContainerView, Dialect, PodView, Reading, UnknownDialect};
+pub use registration::{EncodeError, Registration, Standing};
 
 /// The largest sum of annotations that the Kubernetes API takes
 /// (TotalAnnotationSizeLimitB of k8s.io/apimachinery): more cannot have been

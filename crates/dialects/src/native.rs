@@ -16,11 +16,12 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
+use jiff::Timestamp;
 use portolan_model::{Code, Endpoint, Reason};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    EncodeError, PodView, Reading, Registration,
+    ContainerView, EncodeError, PodView, Reading, Registration, Standing,
     app::invalid,
     registration::{OWN_PARAMS, check_interface, check_protocol},
 };
@@ -146,7 +147,14 @@ pub fn encode(life: &Incarnation, services: &[Registration]) -> Result<String, E
 impl Service {
     fn of(registration: &Registration) -> Self {
         let Registration { group, interface, version, protocol, address, port, .. } = registration;
-        let Registration { path, methods, weight, zone, params, .. } = registration;
+        let Registration { path, methods, weight, zone, standing, params, .. } = registration;
+        let state = match standing {
+            // That it is down is what others find.
+            Standing::Up | Standing::Down => None,
+            Standing::Starting => Some("starting"),
+            Standing::Draining => Some("draining"),
+            Standing::OutOfService => Some("out_of_service"),
+        };
         Self {
             name: interface.clone(),
             group: group.clone(),
@@ -159,6 +167,7 @@ impl Service {
             zone: zone.clone(),
             methods: methods.clone(),
             metadata: params.clone(),
+            state: state.map(str::to_owned),
             ..Self::default()
         }
     }
@@ -172,9 +181,18 @@ pub(crate) fn read(pod: &PodView<'_>) -> Reading {
             |detail: String| Reason::new(Code::ANNOTATION_UNREADABLE, format!("{key}: {detail}"));
         match serde_json::from_str::<Record>(text) {
             Ok(record) if record.v == VERSION => {
+                let stale = staleness(&key[PREFIX.len()..], &record, pod.containers);
+                if let Some(why) = &stale {
+                    reading.refuse(Reason::new(Code::REGISTRATION_STALE, format!("{key}: {why}")));
+                }
                 for service in record.services {
                     match registration(service, pod.addresses) {
-                        Ok(Some(registration)) => reading.registrations.push(registration),
+                        Ok(Some(mut registration)) => {
+                            if stale.is_some() {
+                                registration.standing = Standing::Down;
+                            }
+                            reading.registrations.push(registration);
+                        }
                         Ok(None) => {}
                         Err(reason) => reading.refuse(reason),
                     }
@@ -190,6 +208,21 @@ pub(crate) fn read(pod: &PodView<'_>) -> Reading {
     reading
 }
 
+/// Why nobody lives any more who wrote a record; `None` if somebody does, or nothing tells.
+/// An owner is named after its container, with a suffix after a '.' if there are several.
+fn staleness(owner: &str, record: &Record, containers: &[ContainerView<'_>]) -> Option<String> {
+    let name = owner.split('.').next().unwrap_or_default();
+    let container = containers.iter().find(|container| container.name == name)?;
+    let Some(started) = container.started else {
+        return Some(format!("container {name} does not run."));
+    };
+    let time = |text: &str| text.parse::<Timestamp>().ok().map(Timestamp::as_second);
+    let wrote = record.start.as_deref()?;
+    // Containers' times have whole seconds, so the record's count as such too.
+    (time(wrote)? < time(started)?)
+        .then(|| format!("written by a process of {wrote}; container {name} runs since {started}."))
+}
+
 fn registration(service: Service, addresses: &[IpAddr]) -> Result<Option<Registration>, Reason> {
     check_interface(&service.name)
         .and_then(|()| check_protocol(&service.protocol))
@@ -201,10 +234,11 @@ fn registration(service: Service, addresses: &[IpAddr]) -> Result<Option<Registr
     let Some(address) = service.address.or_else(|| addresses.first().copied()) else {
         return Ok(None);
     };
-    // A service that drains or is out of service is there and takes nothing.
-    let weight = match service.state.as_deref() {
-        None | Some("up") => service.weight.unwrap_or(Endpoint::DEFAULT_WEIGHT),
-        Some("starting" | "draining" | "out_of_service") => 0,
+    let standing = match service.state.as_deref() {
+        None | Some("up") => Standing::Up,
+        Some("starting") => Standing::Starting,
+        Some("draining") => Standing::Draining,
+        Some("out_of_service") => Standing::OutOfService,
         Some(state) => {
             return Err(invalid(&format!("{}: unknown state {state:?}.", service.name)));
         }
@@ -224,8 +258,9 @@ fn registration(service: Service, addresses: &[IpAddr]) -> Result<Option<Registr
         port,
         path: service.path,
         methods: service.methods,
-        weight,
+        weight: service.weight.unwrap_or(Endpoint::DEFAULT_WEIGHT),
         zone: some(service.zone),
+        standing,
         params,
     }))
 }
@@ -245,7 +280,12 @@ mod tests {
         let key = Owner::new("main").unwrap().annotation_key();
         let annotations = BTreeMap::from([(key, text.to_owned())]);
         let addresses = ["10.0.0.9".parse().unwrap()];
-        read(&PodView { labels: &labels, annotations: &annotations, addresses: &addresses })
+        read(&PodView {
+            labels: &labels,
+            annotations: &annotations,
+            addresses: &addresses,
+            containers: &[],
+        })
     }
 
     #[test]
@@ -278,6 +318,39 @@ mod tests {
         let large = Registration { methods: vec!["m".repeat(RECORD_BYTES_MAX)], ..fine };
         let error = encode(&life(), &[large]).unwrap_err();
         assert!(matches!(error, EncodeError::RecordTooLarge { max: 32_768, .. }), "{error}");
+    }
+
+    #[test]
+    fn a_record_is_as_old_as_its_container() {
+        let at = "10.0.0.1:80".parse().unwrap();
+        let text = encode(&life(), &[Registration::new("a", "http", at)]).unwrap();
+        let ours = [("registry.portolan.dev/main.2", text.as_str())];
+        for (container, started, standing) in [
+            // In the same second, however much earlier the kubelet saw it.
+            ("main", Some("2026-01-01T00:00:00Z"), Standing::Up),
+            ("main", Some("2025-12-31T23:59:59Z"), Standing::Up),
+            ("main", Some("2026-01-01T00:00:01Z"), Standing::Down),
+            ("main", Some("2026-01-01T01:00:01+01:00"), Standing::Down),
+            ("main", None, Standing::Down),
+            // Nothing is known of it.
+            ("other", None, Standing::Up),
+            ("main", Some("yesterday"), Standing::Up),
+        ] {
+            let annotations =
+                ours.iter().map(|(key, text)| ((*key).to_owned(), (*text).to_owned())).collect();
+            let (labels, containers) =
+                (BTreeMap::new(), [ContainerView { name: container, started }]);
+            let view = PodView {
+                labels: &labels,
+                annotations: &annotations,
+                addresses: &[],
+                containers: &containers,
+            };
+            let reading = read(&view);
+            assert_eq!(reading.registrations[0].standing, standing, "{container} {started:?}");
+            let code = (standing == Standing::Down).then_some(Code::REGISTRATION_STALE);
+            assert_eq!(reading.reasons.first().map(|reason| reason.code), code);
+        }
     }
 
     #[test]

@@ -35,8 +35,27 @@ pub struct Registration {
     pub weight: u32,
     /// Zone, where the process knows it.
     pub zone: Option<String>,
+    /// What the process says of itself, or its container shows.
+    pub standing: Standing,
     /// Anything else.
     pub params: BTreeMap<String, String>,
+}
+
+/// What a registration says of its process beside what the Pod says of itself. Only native
+/// records do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Standing {
+    /// As the Pod.
+    #[default]
+    Up,
+    /// It will take calls later.
+    Starting,
+    /// It takes no new calls, and ends those that it has.
+    Draining,
+    /// Somebody has switched it off.
+    OutOfService,
+    /// Its container does not run, or is another than the one that registered.
+    Down,
 }
 
 /// Why registrations were not written. Nothing was.
@@ -80,6 +99,7 @@ impl Registration {
             methods: Vec::new(),
             weight: Endpoint::DEFAULT_WEIGHT,
             zone: None,
+            standing: Standing::Up,
             params: BTreeMap::new(),
         }
     }

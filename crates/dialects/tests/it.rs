@@ -5,7 +5,7 @@
 use std::{collections::BTreeMap, net::IpAddr};
 
 use portolan_dialects::{
-    Dialect, EncodeError, PodView, Reading, Registration,
+    Dialect, EncodeError, PodView, Reading, Registration, Standing,
     app::{self, App},
     list,
 };
@@ -20,7 +20,12 @@ fn read(dialects: &[Dialect], labels: &[(&str, &str)], annotations: &[(&str, &st
     let addresses: [IpAddr; 1] = ["10.0.0.5".parse().unwrap()];
     Dialect::read_all(
         dialects,
-        &PodView { labels: &map(labels), annotations: &map(annotations), addresses: &addresses },
+        &PodView {
+            labels: &map(labels),
+            annotations: &map(annotations),
+            addresses: &addresses,
+            containers: &[],
+        },
     )
 }
 
@@ -341,6 +346,7 @@ prop_compose! {
         params in proptest::collection::btree_map("x\\PC{0,8}", "\\PC{0,16}", 0..4),
     ) -> Registration {
         Registration {
+            standing: Standing::Up,
             group, interface, version, protocol, address, port,
             path: path.unwrap_or_default(), methods, weight, zone, params,
         }

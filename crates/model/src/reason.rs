@@ -144,6 +144,9 @@ codes! {
     NO_LOCAL_ENDPOINT = 111, "NoLocalEndpoint", Published,
         "The service keeps traffic on the client's node (policy Local), and has no endpoint there.",
         "Run a Pod of the service on that node, or set internalTrafficPolicy: Cluster.";
+    REGISTRATION_STALE = 112, "RegistrationStale", Ready,
+        "The container does not run, or was started again after the process had registered.",
+        "Nothing, if the process registers when it is up again; else see why it ended: kubectl logs POD --previous.";
     LISTENS_ELSEWHERE = 201, "ListensElsewhere", Ready,
         "The process listens on another address than its Pod's.",
         "Listen on the address in the environment variable POD_IP.";

@@ -80,7 +80,7 @@ pub use balance::{Balancer, BalancerBuilder, Call, CallError, Pick, Policy};
 pub use direct::{Builder, Registered, Registry};
 pub use error::Error;
 pub use instance::Instance;
-pub use portolan_dialects::{Dialect, EncodeError, Registration, app::App};
+pub use portolan_dialects::{Dialect, EncodeError, Registration, Standing, app::App};
 pub use portolan_model::State;
 pub use signal::terminated;
 pub use subscription::{Delta, Snapshot, Subscription};

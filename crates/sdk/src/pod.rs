@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
-use portolan_dialects::{Dialect, PodView};
+use portolan_dialects::{ContainerView, Dialect, PodView, Standing};
 use portolan_model::{Reason, State};
 use serde::{Deserialize, Deserializer};
 
@@ -52,7 +52,14 @@ trimmed! {
         #[serde(rename = "podIPs")]
         pod_ips: Vec<PodIp>,
         conditions: Vec<Condition>,
+        container_statuses: Vec<ContainerStatus>,
     }
+    ContainerStatus {
+        name: String,
+        state: ContainerState,
+    }
+    ContainerState { running: Option<Running>, }
+    Running { started_at: String, }
     PodIp { ip: String, }
     Condition {
         #[serde(rename = "type")]
@@ -74,8 +81,21 @@ impl Pod {
     pub(crate) fn offer(&self, dialects: &[Dialect]) -> Offer {
         let meta = &self.metadata;
         let addresses = self.addresses();
-        let view =
-            PodView { labels: &meta.labels, annotations: &meta.annotations, addresses: &addresses };
+        let containers: Vec<ContainerView<'_>> = self
+            .status
+            .container_statuses
+            .iter()
+            .map(|status| ContainerView {
+                name: &status.name,
+                started: status.state.running.as_ref().map(|running| &*running.started_at),
+            })
+            .collect();
+        let view = PodView {
+            labels: &meta.labels,
+            annotations: &meta.annotations,
+            addresses: &addresses,
+            containers: &containers,
+        };
         let reading = Dialect::read_all(dialects, &view);
         let mut offer = Offer { instances: Vec::new(), reasons: reading.reasons };
         let state = self.state();
@@ -86,6 +106,7 @@ impl Pod {
             }
             let zone = || meta.labels.get(ZONE_LABEL).filter(|zone| !zone.is_empty()).cloned();
             registration.zone = registration.zone.or_else(zone);
+            let state = standing(state, registration.standing);
             offer.instances.push(Instance::new(&meta.name, registration, state));
         }
         offer
@@ -109,6 +130,18 @@ impl Pod {
             "Pending" | "" => State::Starting,
             _ => State::Unknown,
         }
+    }
+}
+
+/// The state of a process in a Pod of a state. A Pod that ends, ends all of its processes.
+fn standing(pod: State, process: Standing) -> State {
+    match process {
+        _ if pod == State::Draining => pod,
+        Standing::Down => State::Failing,
+        Standing::Draining => State::Draining,
+        Standing::OutOfService => State::Disabled,
+        Standing::Starting if pod == State::Serving => State::Starting,
+        Standing::Starting | Standing::Up => pod,
     }
 }
 
@@ -159,6 +192,22 @@ mod tests {
             let status = json!({"phase": phase, "conditions": conditions});
             let object = json!({"metadata": metadata, "status": status});
             assert_eq!(pod(object.clone()).state(), expected, "{object}");
+        }
+    }
+
+    #[test]
+    fn a_process_counts_below_its_pod() {
+        for (pod, process, expected) in [
+            (State::Serving, Standing::Up, State::Serving),
+            (State::Serving, Standing::Starting, State::Starting),
+            (State::Serving, Standing::Draining, State::Draining),
+            (State::Serving, Standing::OutOfService, State::Disabled),
+            (State::Serving, Standing::Down, State::Failing),
+            (State::Failing, Standing::Starting, State::Failing),
+            (State::Failing, Standing::OutOfService, State::Disabled),
+            (State::Draining, Standing::Down, State::Draining),
+        ] {
+            assert_eq!(standing(pod, process), expected, "{pod:?} {process:?}");
         }
     }
 

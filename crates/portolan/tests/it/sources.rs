@@ -116,11 +116,37 @@ fn a_pod_registers_natively_and_drains() {
             None => Ok(()),
             Some(pick) => Err(format!("{pick:?}")),
         });
-        assert_eq!(instance()[0]["state"], "disabled");
+        assert_eq!(instance()[0]["state"], "draining");
         done.send(()).unwrap();
         draining.await.unwrap().unwrap();
         eventually("nobody at all", || expect(instance().as_array().map(Vec::len), Some(0)));
     });
     let labels = up.kubectl(&["get", "pod", "main", "-o", "jsonpath={.metadata.labels}"]);
     assert_eq!(labels, r#"{"app":"x"}"#, "nothing stays behind");
+}
+
+/// Its container has started again since: nobody calls the process that wrote it.
+#[test]
+fn a_record_older_than_its_container_is_stale() {
+    let up = up_in(tempfile::tempdir().unwrap(), &["--ephemeral", "--without", "proxy"]);
+    let record = |start: &str| {
+        let service = r#"{"name":"reviews","protocol":"http","port":9080}"#;
+        format!(r#"{{"v":1,"inc":"a","start":"{start}","services":[{service}]}}"#)
+    };
+    up.apply(&format!(
+        "apiVersion: v1\nkind: Pod\nmetadata:\n  name: main\n  annotations: \
+         {{registry.portolan.dev/app: '{}'}}\nspec:\n  containers: [{{name: app, image: any}}]\n",
+        record("2020-01-01T00:00:00Z")
+    ));
+    let instance = || up.api("/v1/instances?origin=registry&service=reviews")["items"].clone();
+    let state = || instance()[0]["state"].as_str().map(str::to_owned);
+    eventually("the reason", || {
+        let why = format!("{:?}", up.try_portolan(&["why", "pod/main"]));
+        if why.contains("PTL0112") { Ok(()) } else { Err(why) }
+    });
+    assert_ne!(state().as_deref(), Some("serving"));
+    // The process that runs now writes its own.
+    let own = format!("registry.portolan.dev/app={}", record("2100-01-01T00:00:00Z"));
+    up.kubectl(&["annotate", "--overwrite", "pod", "main", &own]);
+    eventually("it serves", || expect(state(), Some("serving".to_owned())));
 }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use portolan_dialects::PodView;
+use portolan_dialects::{PodView, Standing};
 use portolan_sdk::{Dialect, Error, Registration, Registry};
 use serde_json::{Value, json};
 
@@ -196,7 +196,8 @@ fn records(fake: &Fake, pod: &str) -> BTreeMap<String, Vec<Registration>> {
     let read = |(key, text): (String, Value)| {
         let owner = key.strip_prefix("registry.portolan.dev/")?.to_owned();
         let annotations = BTreeMap::from([(key, text.as_str()?.to_owned())]);
-        let view = PodView { labels: &labels, annotations: &annotations, addresses: &[] };
+        let view =
+            PodView { labels: &labels, annotations: &annotations, addresses: &[], containers: &[] };
         let reading = Dialect::Native.read(&view);
         assert_eq!(reading.reasons, []);
         Some((owner, reading.registrations))
@@ -292,23 +293,23 @@ async fn draining_takes_no_calls_before_it_is_gone() {
             None => registry(&fake, "p1").await,
             Some(owner) => native(&fake, "p1", owner).await,
         };
-        let weights = || -> Vec<u32> {
+        let takes_calls = || -> Vec<bool> {
             let all = match owner {
                 None => registered(&fake, "p1"),
                 Some(owner) => records(&fake, "p1").remove(owner).unwrap_or_default(),
             };
-            all.iter().map(|one| one.weight).collect()
+            all.iter().map(|one| one.weight > 0 && one.standing == Standing::Up).collect()
         };
         let one = registry.register(service("a", 80)).await.unwrap();
-        assert_eq!(weights(), [100]);
+        assert_eq!(takes_calls(), [true]);
         let (done, work) = tokio::sync::oneshot::channel::<()>();
         let hour = Duration::from_secs(3_600);
         let draining = tokio::spawn(one.drain_while(hour, async { drop(work.await) }));
-        until("no new calls", || weights() == [0]).await;
+        until("no new calls", || takes_calls() == [false]).await;
         done.send(()).unwrap();
         draining.await.unwrap().unwrap();
-        assert_eq!(weights(), [0_u32; 0]);
+        assert_eq!(takes_calls(), [false; 0]);
         registry.register(service("b", 80)).await.unwrap().drain(Duration::ZERO).await.unwrap();
-        assert_eq!(weights(), [0_u32; 0]);
+        assert_eq!(takes_calls(), [false; 0]);
     }
 }

@@ -182,7 +182,11 @@ trimmed! {
         name: String,
         state: ContainerState,
     }
-    ContainerState { waiting: Option<Waiting>, }
+    ContainerState {
+        waiting: Option<Waiting>,
+        running: Option<Running>,
+    }
+    Running { started_at: String, }
     Waiting {
         reason: String,
         message: String,

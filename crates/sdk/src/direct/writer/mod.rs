@@ -21,7 +21,7 @@ use std::{
     time::Duration,
 };
 
-use portolan_dialects::{Registration, app::App, native::Owner};
+use portolan_dialects::{Registration, Standing, app::App, native::Owner};
 use portolan_runtime::Backoff;
 use tokio::time::sleep;
 
@@ -51,6 +51,16 @@ struct Place {
 enum Form {
     List(List),
     Native(Native),
+}
+
+impl Form {
+    /// A service that takes no new calls.
+    fn drained(&self, service: &Registration) -> Registration {
+        match self {
+            Self::List(_) => Registration { weight: 0, ..service.clone() },
+            Self::Native(_) => Registration { standing: Standing::Draining, ..service.clone() },
+        }
+    }
 }
 
 /// What is to be written: the difference, and the whole.
@@ -241,7 +251,7 @@ impl Registered {
         Ok(())
     }
 
-    /// Takes no more calls (weight 0), gives callers the time to hear of it and calls under way
+    /// Takes no more calls (weight 0, or draining in a native record), gives callers the time to hear of it and calls under way
     /// the time to end, and then takes the registration back. Cancelled, it is taken back at
     /// once, in the background.
     pub async fn drain(self, grace: Duration) -> Result<(), Error> {
@@ -255,8 +265,8 @@ impl Registered {
         deadline: Duration,
         work: impl Future<Output = ()>,
     ) -> Result<(), Error> {
-        let off = |service: &Registration| Registration { weight: 0, ..service.clone() };
-        let drained: Vec<Registration> = self.services.iter().map(off).collect();
+        let form = &self.writer.form;
+        let drained: Vec<Registration> = self.services.iter().map(|s| form.drained(s)).collect();
         if let Err(error) = self.update(drained).await {
             // Callers find out by what they are answered; the time is theirs all the same.
             tracing::warn!(pod = self.writer.place.pod, %error, "draining was not announced");

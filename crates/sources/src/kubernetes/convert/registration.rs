@@ -1,13 +1,13 @@
 //! The registry on Pods: what processes wrote on their Pods becomes endpoints.
 //!
 //! One Pod and interface give one list of endpoints of origin `registry`, named
-//! `<pod>#<interface>`. Whether an endpoint is ready is the Pod's word, not the
-//! process's: phase, Ready condition and deletion count, so that a process that
-//! died without deregistering takes no traffic.
+//! `<pod>#<interface>`. Whether an endpoint is ready is the Pod's word first: phase,
+//! Ready condition and deletion count, so that a process that died without
+//! deregistering takes no traffic. A process may say less than its Pod, never more.
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use portolan_dialects::{Dialect, PodView, Registration};
+use portolan_dialects::{ContainerView, Dialect, PodView, Registration, Standing};
 use portolan_model::{
     AppProtocol, Conditions, Endpoint, EndpointPort, EndpointSlice, Fact, FactKey, ObjectName,
     Origin, ServiceKey, Transport,
@@ -24,10 +24,22 @@ pub(crate) fn registrations(
 ) -> Facts {
     let meta = &object.metadata;
     let addresses = super::addresses(object);
-    let reading = Dialect::read_all(
-        dialects,
-        &PodView { labels: &meta.labels, annotations: &meta.annotations, addresses: &addresses },
-    );
+    let containers: Vec<ContainerView<'_>> = object
+        .status
+        .container_statuses
+        .iter()
+        .map(|status| ContainerView {
+            name: &status.name,
+            started: status.state.running.as_ref().map(|running| &*running.started_at),
+        })
+        .collect();
+    let view = PodView {
+        labels: &meta.labels,
+        annotations: &meta.annotations,
+        addresses: &addresses,
+        containers: &containers,
+    };
+    let reading = Dialect::read_all(dialects, &view);
     if reading.registrations.is_empty() && reading.reasons.is_empty() {
         return Facts::new();
     }
@@ -84,20 +96,25 @@ fn endpoint(
     let zone = zone.or_else(|| object.metadata.labels.get(ZONE_LABEL).and_then(|text| some(text)));
     let metadata = registration.metadata();
     Endpoint {
-        conditions: conditions(object),
+        conditions: conditions(object, registration.standing),
         target: Some(pod.clone()),
         discriminator: registration.discriminator().map(|text| names.get(&text)),
         node: object.spec.node_name.as_deref().and_then(some).map(|node| names.get(node)),
         zone: zone.map(|zone| names.get(zone)),
-        weight: registration.weight,
+        weight: match registration.standing {
+            Standing::OutOfService => 0,
+            _ => registration.weight,
+        },
         metadata: Some(names.map(&metadata)),
         ..Endpoint::new(registration.address, [port].into())
     }
 }
 
-/// What the EndpointSlice controller would say of the Pod.
-fn conditions(object: &objects::Pod) -> Conditions {
-    let serving = is_ready(object) && object.status.phase == "Running";
-    let terminating = object.metadata.deletion_timestamp.is_some();
+/// What the EndpointSlice controller would say of the Pod, if it were the process.
+fn conditions(object: &objects::Pod, process: Standing) -> Conditions {
+    let runs = !matches!(process, Standing::Down | Standing::Starting);
+    let serving = runs && is_ready(object) && object.status.phase == "Running";
+    let leaves = object.metadata.deletion_timestamp.is_some();
+    let terminating = leaves || process == Standing::Draining;
     Conditions { ready: serving && !terminating, serving, terminating }
 }
