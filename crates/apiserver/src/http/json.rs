@@ -4,7 +4,7 @@
 //! them; it puts U+FFFD where text is no Unicode. Objects are read here;
 //! what they mean is looked at later.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, fmt::Write};
 
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
@@ -125,7 +125,8 @@ impl<'de> Visitor<'de> for Reader<'_, '_> {
         let length = self.0.path.len();
         let mut list = Vec::new();
         loop {
-            self.0.path.push_str(&format!("[{}]", list.len()));
+            // Into a text, which does not fail.
+            let _wrote = write!(self.0.path, "[{}]", list.len());
             let item = items.next_element_seed(Reader(self.0));
             self.0.path.truncate(length);
             match item? {

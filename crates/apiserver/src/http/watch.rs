@@ -6,7 +6,7 @@
 //! leaving as DELETED. A watcher that cannot keep up loses its place in the
 //! store's window and ends with a 410 event; nothing is queued for it.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{collections::VecDeque, pin::Pin, sync::Arc, time::Duration};
 
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use bytes::{BufMut, Bytes, BytesMut};
@@ -14,7 +14,8 @@ use futures_util::{FutureExt, stream};
 use portolan_runtime::Shutdown;
 use rand::Rng;
 use serde_json::{Value, json};
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep};
+use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::{
     filter::Filter,
@@ -53,7 +54,10 @@ struct Watch {
     next_bookmark: Instant,
     ends: Instant,
     columns_sent: bool,
-    shutdown: Shutdown,
+    /// Rings at the next bookmark, or at the end. Enrolled once, as is the next: a thousand
+    /// watches that do so for every event wait for each other.
+    alarm: Pin<Box<Sleep>>,
+    shutdown: Pin<Box<WaitForCancellationFutureOwned>>,
     over: bool,
 }
 
@@ -104,6 +108,7 @@ pub(crate) fn answer(
         .unwrap_or_else(|| WATCH_SECONDS_MIN + rand::rng().random_range(0..WATCH_SECONDS_MIN));
     let now = Instant::now();
     let ends = now + Duration::from_secs(seconds.min(2 * WATCH_SECONDS_MIN * 24));
+    let next_bookmark = next_bookmark(now, ends);
     let watch = Watch {
         watcher,
         filter,
@@ -111,10 +116,11 @@ pub(crate) fn answer(
         initial,
         owes_end_mark: streaming == Some(true) && bookmarks,
         bookmarks,
-        next_bookmark: next_bookmark(now, ends),
+        next_bookmark,
         ends,
         columns_sent: false,
-        shutdown,
+        alarm: Box::pin(tokio::time::sleep_until(alarm(bookmarks, next_bookmark, ends))),
+        shutdown: Box::pin(shutdown.cancelled_owned()),
         over: false,
     };
     let lines = stream::unfold(watch, |mut watch| async move {
@@ -127,6 +133,11 @@ pub(crate) fn answer(
 fn next_bookmark(now: Instant, ends: Instant) -> Instant {
     let last = ends.checked_sub(BOOKMARK_BEFORE_END).filter(|t| *t > now);
     last.map_or(now + BOOKMARK_EVERY, |last| last.min(now + BOOKMARK_EVERY))
+}
+
+/// When there is something to do without an event.
+fn alarm(bookmarks: bool, next_bookmark: Instant, ends: Instant) -> Instant {
+    if bookmarks { ends.min(next_bookmark) } else { ends }
 }
 
 fn error_line(status: &Status) -> Bytes {
@@ -152,12 +163,11 @@ impl Watch {
             return Some(piece.freeze());
         }
         while !self.over {
-            let wake = self.ends.min(if self.bookmarks { self.next_bookmark } else { self.ends });
             tokio::select! {
                 biased;
-                () = self.shutdown.cancelled() => self.over = true,
+                () = &mut self.shutdown => self.over = true,
                 next = self.watcher.next() => self.take(&mut piece, next),
-                () = tokio::time::sleep_until(wake) => self.tick(&mut piece),
+                () = &mut self.alarm => self.tick(&mut piece),
             }
             while !self.over && piece.len() < PIECE_BYTES {
                 // Dropping the future loses nothing: the watcher only holds a position.
@@ -198,6 +208,8 @@ impl Watch {
             self.over = true;
         } else {
             self.next_bookmark = next_bookmark(now, self.ends);
+            let next = alarm(self.bookmarks, self.next_bookmark, self.ends);
+            self.alarm.as_mut().reset(next);
             self.push_bookmark(piece, false);
         }
     }

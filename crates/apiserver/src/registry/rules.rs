@@ -11,6 +11,7 @@ use super::{FieldValidation, Registry, Subresource, WriteOptions, object};
 use crate::{
     Cause, Kind, Status, go, kinds,
     schema::{self, validate},
+    store::Record,
 };
 
 /// Namespaces that cannot be deleted (apiserver `admission/plugin/namespace/lifecycle`).
@@ -331,8 +332,7 @@ impl Registry {
         if !kind.namespaced {
             return Ok(());
         }
-        let owner = self.get(&kinds::NAMESPACES, "", namespace)?;
-        if object::is_deleting(&owner) {
+        if is_leaving(&*self.get_record(&kinds::NAMESPACES, "", namespace)?) {
             let mut status = Status::forbidden(
                 kind,
                 name,
@@ -351,6 +351,22 @@ impl Registry {
         }
         Ok(())
     }
+}
+
+/// Whether a stored object is on its way out. Asked of the Namespace of every new object, so that
+/// the rest of it is not parsed.
+fn is_leaving(record: &Record) -> bool {
+    #[derive(serde::Deserialize)]
+    struct Part {
+        metadata: Metadata,
+    }
+    #[derive(serde::Deserialize)]
+    struct Metadata {
+        #[serde(rename = "deletionTimestamp")]
+        deletion_timestamp: Option<serde::de::IgnoredAny>,
+    }
+    let part: serde_json::Result<Part> = serde_json::from_slice(&record.bytes);
+    part.is_ok_and(|part| part.metadata.deletion_timestamp.is_some())
 }
 
 /// Refuses to delete what the cluster cannot do without.

@@ -211,10 +211,9 @@ impl Registry {
         schema::defaults::carry(kind, old, &mut new);
         schema::types::complete(kind, &mut new);
         // What the server changes after this belongs to nobody.
-        let claims = (owners == Owners::Compare && *old != new).then(|| {
-            let owned = self.own_fields(caller, kind, part, Some(old), new.clone(), options);
-            object::metadata(&owned).get("managedFields").cloned()
-        });
+        if owners == Owners::Compare && *old != new {
+            new = self.own_fields(caller, kind, part, Some(old), new, options);
+        }
         rules::count_template(kind, Some(old), &mut new);
         let mut ledger = Ledger::default();
         if *kind == kinds::SERVICES {
@@ -238,9 +237,6 @@ impl Registry {
             Some(Subresource::Status) => schema::warnings::on_status(kind, &new),
             Some(_) => Vec::new(),
         };
-        if let Some(claims) = claims {
-            rules::set_or_remove(object::metadata_mut(&mut new), "managedFields", claims);
-        }
         self.check_change(caller, kind, part, old, &new).map_err(Lost::Refused)?;
         if *old == new || options.dry_run {
             return Ok(Written { warnings, ..Written::new(new, None, false) });

@@ -4,7 +4,8 @@
 //! it expects to replace; the single writer thread checks the expectation,
 //! assigns the next revision, encodes the object once, makes the batch durable
 //! (one redb transaction and one fsync for all writes that waited), and only
-//! then publishes: index first, then watchers, then the waiting caller. Lists
+//! then publishes: every reader sees it, then the waiting caller hears of it, and
+//! watchers are woken. Lists
 //! and watchers share the encoded bytes of a [`Record`]; nothing here parses
 //! JSON.
 //!

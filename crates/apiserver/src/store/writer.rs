@@ -2,7 +2,8 @@
 //!
 //! It takes what waits in the queue as one batch, decides each write against
 //! the state with the batch's earlier writes applied, makes the batch durable,
-//! publishes it, and only then answers. While the disk works the next batch
+//! publishes it, and only then answers, and wakes the watchers last: whoever wrote waits for
+//! nobody else. While the disk works the next batch
 //! gathers by itself; nothing is ever delayed to make a batch larger.
 
 use std::{
@@ -148,18 +149,19 @@ impl Writer {
 
     /// Makes a batch durable, visible and known, in this order.
     fn finish(&mut self, mut batch: Batch) {
+        let mut published = None;
         if !batch.events.is_empty() {
             match self.commit(&batch) {
-                Ok(()) => {
-                    let published = self.shared.write().publish(batch.events);
-                    published.wake();
-                }
+                Ok(()) => published = Some(self.shared.write().publish(batch.events)),
                 Err(error) => batch.fail(&error),
             }
         }
         for (reply, answer) in batch.answers {
             // The caller may have gone; its write stands.
             drop(reply.send(answer));
+        }
+        if let Some(published) = published {
+            published.wake();
         }
     }
 

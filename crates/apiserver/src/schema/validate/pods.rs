@@ -286,6 +286,9 @@ pub(super) fn change(report: &mut Report, old: &Value, new: &Value) {
     if !list(before, &["schedulingGates"]).is_empty() {
         affinity::narrowing(report, before, after);
     }
+    if before == after {
+        return; // As most often; the copies below are not small.
+    }
     let changed =
         first_difference("spec", &frozen(before), &frozen(&without_relaxed(before, after)));
     if let Some(path) = changed {
