@@ -61,7 +61,7 @@ fn is_waiting(pod: &Value) -> bool {
 }
 
 /// The Node for a Pod: of those that take it the one with the fewest Pods, or
-/// why there is none. `load` counts the Pods of a Node.
+/// why there is none. `load` counts the Pods of a Node, and is asked only if there is a choice.
 fn choose<'n>(
     pod: &Value,
     nodes: &'n [Object],
@@ -74,6 +74,9 @@ fn choose<'n>(
             None => takers.push(object::name(node)),
             Some(refusal) => refusals.push(refusal),
         }
+    }
+    if let [only] = takers.as_slice() {
+        return Ok(only);
     }
     takers.into_iter().min_by_key(|name| (load(name), *name)).ok_or_else(|| {
         refusals.sort();
@@ -224,9 +227,6 @@ impl Worker for Scheduler {
         let Some(pod) = pod else { return Ok(Next::Done) };
         let nodes = self.nodes.list(None);
         let load = |name: &str| {
-            if nodes.len() < 2 {
-                return 0; // There is nothing to weigh.
-            }
             let all = self.pods.cached_list(None);
             all.iter().filter(|pod| object::text(pod, "/spec/nodeName") == name).count()
         };
