@@ -5,7 +5,7 @@
 //! costs the Go server more per request, so that HTTP/1.1 is the kinder way to
 //! ask the reference.)
 
-use std::sync::Arc;
+use std::{future::Future, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use bytes::{Bytes, BytesMut};
@@ -24,6 +24,15 @@ use rustls::{
 };
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+
+/// Time for a connection or an answer, the slowest list of the slowest server included; what takes
+/// longer ends the run, which must not hang.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+async fn in_time<T>(what: &str, work: impl Future<Output = Result<T>>) -> Result<T> {
+    let done = tokio::time::timeout(PATIENCE, work).await;
+    done.with_context(|| format!("{what} took more than {} s", PATIENCE.as_secs()))?
+}
 
 /// Opens connections to one server.
 #[derive(Clone)]
@@ -59,6 +68,10 @@ impl Dialer {
     }
 
     pub(crate) async fn dial(&self) -> Result<Connection> {
+        in_time("a connection", self.connect()).await
+    }
+
+    async fn connect(&self) -> Result<Connection> {
         let tcp = TcpStream::connect(&self.0.authority).await?;
         tcp.set_nodelay(true)?;
         let stream = self.0.tls.connect(self.0.name.clone(), tcp).await.context("TLS")?;
@@ -105,8 +118,12 @@ impl Connection {
         if !content_type.is_empty() {
             request = request.header(CONTENT_TYPE, HeaderValue::from_static(content_type));
         }
-        self.sender.ready().await?;
-        Ok(self.sender.send_request(request.body(Full::new(body))?).await?)
+        let request = request.body(Full::new(body))?;
+        let sent = async {
+            self.sender.ready().await?;
+            Ok(self.sender.send_request(request).await?)
+        };
+        in_time(path, sent).await
     }
 
     /// Asks and reads the whole answer, which must have this code.
@@ -120,7 +137,7 @@ impl Connection {
     ) -> Result<Bytes> {
         let response = self.send(method, path, content_type, body).await?;
         let code = response.status().as_u16();
-        let body = whole(response.into_body()).await?;
+        let body = in_time(path, whole(response.into_body())).await?;
         if code != expected {
             let text = String::from_utf8_lossy(&body);
             bail!("{path}: {code} where {expected} was expected: {text:.400}");

@@ -9,6 +9,8 @@ use std::{
     io::{BufRead, BufReader},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::mpsc,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -134,9 +136,15 @@ fn command(binary: &Path, folder: &Path, which: Which, fsync: bool) -> Command {
 }
 
 fn first_line(child: &mut Child) -> Result<Value> {
-    let mut line = String::new();
     let output = child.stdout.take().context("no standard output")?;
-    BufReader::new(output).read_line(&mut line)?;
+    let (send, line) = mpsc::channel();
+    // Ends with the server at the latest.
+    thread::spawn(move || {
+        let mut line = String::new();
+        let read = BufReader::new(output).read_line(&mut line);
+        drop(send.send(read.map(|_| line)));
+    });
+    let line = line.recv_timeout(PATIENCE).context("it says nothing")??;
     serde_json::from_str(&line).context("no line of JSON")
 }
 
