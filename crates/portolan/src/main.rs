@@ -27,6 +27,11 @@ use portolan_cli::{
 use portolan_cluster::kubelet::supervise;
 use tracing_subscriber::EnvFilter;
 
+/// Objects of the embedded API are trees of small allocations, made by one thread and freed by
+/// another; docs/dependencies.md has the figure.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Words of the log unless RUST_LOG says otherwise: what a person should look at, and
 /// the query log, which is there only where a configuration asks for it.
 const LOG_DEFAULT: &str = "warn,dns_query=info";
