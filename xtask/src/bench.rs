@@ -36,8 +36,14 @@ pub(crate) enum Effort {
 /// Tells a benchmark to be short.
 const SHORT_SWITCH: &str = "PORTOLAN_BENCH_SHORT";
 
-const BENCHMARKS: &[Benchmark] =
-    &[("catalog", catalog), ("start", start), ("path", path), ("cluster", cluster), ("dns", dns)];
+const BENCHMARKS: &[Benchmark] = &[
+    ("catalog", catalog),
+    ("start", start),
+    ("path", path),
+    ("cluster", cluster),
+    ("dns", dns),
+    ("registry", registry),
+];
 
 /// How the processor time of a peer is called.
 const PEER_TIME: &str = "_cpu_theirs";
@@ -156,6 +162,11 @@ fn write(name: &str, figures: &[Figure]) -> Result<()> {
 
 fn catalog(_: Effort) -> Result<Vec<Figure>> {
     figures(cargo().args(["bench", "--locked", "-p", "portolan-catalog", "--bench", "catalog"]))
+}
+
+/// The SDK's choice of an instance.
+fn registry(_: Effort) -> Result<Vec<Figure>> {
+    figures(cargo().args(["bench", "--locked", "-p", "portolan-sdk", "--bench", "pick"]))
 }
 
 fn start(_: Effort) -> Result<Vec<Figure>> {

@@ -39,7 +39,7 @@ const EJECTED_AFTER: u32 = 5;
 const EJECTION: Duration = Duration::from_secs(30);
 /// The longest ejection (Envoy's `max_ejection_time`).
 const EJECTION_MAX: Duration = Duration::from_secs(300);
-/// Half of what has been learned of an instance's latency is forgotten in about this time.
+/// Three quarters of what has been learned of an instance's latency are forgotten in this time.
 const DECAY: Duration = Duration::from_secs(10);
 
 /// What a balancer goes by beside the snapshot.

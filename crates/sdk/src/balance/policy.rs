@@ -167,15 +167,16 @@ fn stride<'g>(
     mut number: usize,
 ) -> Option<(&'g Arc<Endpoint>, usize)> {
     let count = group.members.len();
-    let most = group.members.iter().map(|member| member.instance.weight).max();
     if group.weighs_the_same() {
         return Some((group.members.get(number.checked_rem(count)?)?, number));
     }
-    let most = u64::from(most.filter(|most| *most > 0)?);
+    if group.most == 0 {
+        return None;
+    }
     loop {
         let (index, round) = (number % count, (number / count) as u64);
         let member = &group.members[index];
-        let weight = (u64::from(member.instance.weight) * STRIDE).div_ceil(most);
+        let weight = (u64::from(member.instance.weight) * STRIDE).div_ceil(group.most);
         // In each round a member's turn comes if the sum of its weights passes a multiple of the
         // largest; each begins elsewhere, so that they do not all pass in one round.
         let offset = (STRIDE / 2) * index as u64;
