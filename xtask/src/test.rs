@@ -16,7 +16,7 @@ struct Tool {
     package: &'static str,
 }
 
-const TOOLS: [Tool; 6] = [
+const TOOLS: [Tool; 7] = [
     Tool { name: "kubectl", package: "kubernetes-client" },
     Tool { name: "dig", package: "bind9-dnsutils" },
     Tool { name: "curl", package: "curl" },
@@ -24,6 +24,8 @@ const TOOLS: [Tool; 6] = [
     Tool { name: "ip", package: "iproute2" },
     Tool { name: "nsenter", package: "util-linux" },
     Tool { name: "python3", package: "python3-minimal" },
+    // A resolver that many containers have.
+    Tool { name: "musl-gcc", package: "musl-tools" },
 ];
 
 pub(crate) fn run(args: &[String]) -> Result<()> {

@@ -3,7 +3,9 @@
 //! A snapshot finds services by name. Reverse names ask the other way round, and
 //! also whether anything at all lies below a part of an address (then the
 //! shorter reverse name exists). The book keeps addresses in order, in blocks of
-//! the last byte, each shared between versions: a change copies one block.
+//! the last byte and regions of the byte before it, each shared between versions: a
+//! change copies one block and the lists of blocks and regions on the way to it, some
+//! hundred pointers whatever the size of the cluster.
 
 use std::{collections::BTreeMap, net::IpAddr, ops::RangeInclusive, sync::Arc};
 
@@ -19,13 +21,17 @@ pub(crate) struct Owners {
     pub(crate) endpoint_of: Vec<ServiceKey>,
 }
 
-/// All addresses but for their last byte; the flag keeps the families apart.
+/// All addresses but for their last byte, or their last two; the flag keeps the families
+/// apart.
 type Block = (bool, u128);
+
+type Addresses = Arc<BTreeMap<IpAddr, Arc<Owners>>>;
+type Blocks = Arc<BTreeMap<Block, Addresses>>;
 
 /// Finds the owners of addresses.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct AddressBook {
-    blocks: Arc<BTreeMap<Block, Arc<BTreeMap<IpAddr, Owners>>>>,
+    regions: Arc<BTreeMap<Block, Blocks>>,
     /// Services by the addresses at which they are reached from outside: few.
     outside: Arc<BTreeMap<IpAddr, Vec<ServiceKey>>>,
 }
@@ -33,7 +39,8 @@ pub(crate) struct AddressBook {
 impl AddressBook {
     /// Who has the address.
     pub(crate) fn owners(&self, address: IpAddr) -> Option<&Owners> {
-        self.blocks.get(&block(address))?.get(&address)
+        let blocks = self.regions.get(&region(address))?;
+        blocks.get(&block(address))?.get(&address).map(|owners| &**owners)
     }
 
     /// The services that are reached from outside at an address.
@@ -44,8 +51,9 @@ impl AddressBook {
     /// Whether any address of a range has an owner. Both ends are of one family.
     pub(crate) fn any_in(&self, range: RangeInclusive<IpAddr>) -> bool {
         let (first, last) = (*range.start(), *range.end());
-        self.blocks
-            .range(block(first)..=block(last))
+        let regions = self.regions.range(region(first)..=region(last));
+        regions
+            .flat_map(|(_, blocks)| blocks.range(block(first)..=block(last)))
             .any(|(_, addresses)| addresses.range(first..=last).next().is_some())
             || self.outside.range(first..=last).next().is_some()
     }
@@ -91,14 +99,18 @@ impl AddressBook {
     }
 
     fn change(&mut self, address: IpAddr, change: impl FnOnce(&mut Owners)) {
-        let blocks = Arc::make_mut(&mut self.blocks);
+        let regions = Arc::make_mut(&mut self.regions);
+        let blocks = Arc::make_mut(regions.entry(region(address)).or_default());
         let addresses = Arc::make_mut(blocks.entry(block(address)).or_default());
-        let owners = addresses.entry(address).or_default();
+        let owners = Arc::make_mut(addresses.entry(address).or_default());
         change(owners);
         if *owners == Owners::default() {
             addresses.remove(&address);
             if addresses.is_empty() {
                 blocks.remove(&block(address));
+            }
+            if blocks.is_empty() {
+                regions.remove(&region(address));
             }
         }
     }
@@ -111,11 +123,19 @@ pub(crate) fn is_declared(entry: &ServiceEntry) -> bool {
         || entry.reasons.iter().all(|reason| reason.code != Code::SERVICE_MISSING)
 }
 
-fn block(address: IpAddr) -> Block {
+fn without(bits: u32, address: IpAddr) -> Block {
     match address {
-        IpAddr::V4(v4) => (false, u128::from(u32::from(v4) >> 8)),
-        IpAddr::V6(v6) => (true, u128::from(v6) >> 8),
+        IpAddr::V4(v4) => (false, u128::from(u32::from(v4) >> bits)),
+        IpAddr::V6(v6) => (true, u128::from(v6) >> bits),
     }
+}
+
+fn block(address: IpAddr) -> Block {
+    without(8, address)
+}
+
+fn region(address: IpAddr) -> Block {
+    without(16, address)
 }
 
 #[cfg(test)]
@@ -153,7 +173,34 @@ mod tests {
             book.replace(Some(entry), None);
         }
         assert_eq!(book.owners(vip), None);
-        assert!(book.blocks.is_empty());
+        assert!(book.regions.is_empty());
+    }
+
+    #[test]
+    fn a_change_shares_what_it_does_not_touch() {
+        let at = |name: &str, address: [u8; 4]| cluster_ip("ns", name, &[address.into()], vec![]);
+        let world = World::new()
+            .service(at("a", [10, 0, 0, 1]))
+            .service(at("b", [10, 1, 0, 1]))
+            .service(at("c", [10, 1, 1, 1]));
+        let before = book(&world);
+        let more = World::new().service(at("d", [10, 1, 1, 2]));
+        let mut after = before.clone();
+        after.replace(None, more.snapshot().services().next().map(|entry| &**entry));
+        let shared = |address: [u8; 4]| {
+            let address = IpAddr::from(address);
+            let find = |book: &AddressBook| {
+                let blocks = book.regions[&region(address)].clone();
+                (blocks[&block(address)].clone(), blocks)
+            };
+            let ((block, blocks), (new_block, new_blocks)) = (find(&before), find(&after));
+            (Arc::ptr_eq(&blocks, &new_blocks), Arc::ptr_eq(&block, &new_block))
+        };
+        assert_eq!(shared([10, 0, 0, 1]), (true, true));
+        assert_eq!(shared([10, 1, 0, 1]), (false, true));
+        assert_eq!(shared([10, 1, 1, 1]), (false, false));
+        assert!(before.owners([10, 1, 1, 2].into()).is_none());
+        assert!(after.owners([10, 1, 1, 2].into()).is_some());
     }
 
     #[test]

@@ -18,6 +18,7 @@ mod kubectl;
 mod netns;
 mod processes;
 mod reasons;
+mod resolvers;
 mod restart;
 mod serve;
 mod sources;

@@ -117,7 +117,7 @@ spec:
 }
 
 /// Runs a script as a Pod to its end; what it printed.
-fn ran(up: &Up, name: &str, spec: &str, mounts: &str, script: &str) -> String {
+pub(crate) fn ran(up: &Up, name: &str, spec: &str, mounts: &str, script: &str) -> String {
     up.apply(&(pod(name, spec, script) + mounts));
     let phase = eventually("the end of the script", || {
         let phase = up.kubectl(&["get", "pod", name, "-o", "jsonpath={.status.phase}"]);
