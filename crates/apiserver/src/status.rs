@@ -238,6 +238,16 @@ impl Status {
         .about(Details::of(kind, name))
     }
 
+    /// 409 about a part of an object, which upstream names with the resource.
+    pub(crate) fn conflict_of_part(kind: &Kind, name: &str, part: &str, why: &str) -> Status {
+        let resource = format!("{}/{part}", kind.plural);
+        let group = if kind.group.is_empty() { "" } else { "." };
+        let (group, quoted) = (format!("{group}{}", kind.group), go::quote(name));
+        let message = format!("Operation cannot be fulfilled on {resource}{group} {quoted}: {why}");
+        let details = Details { kind: resource, ..Details::of(kind, name) };
+        Status::new(409, "Conflict", message).about(details)
+    }
+
     /// 409 of optimistic concurrency, in upstream's words.
     pub fn modified(kind: &Kind, name: &str) -> Status {
         Status::conflict(

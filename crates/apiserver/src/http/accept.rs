@@ -30,6 +30,15 @@ pub(crate) enum Form {
 
 /// The form that the client likes best of those that we have.
 pub(crate) fn negotiate(headers: &HeaderMap) -> Result<Form, Status> {
+    choose(headers, |_| true)
+}
+
+/// As [`negotiate`], of what has no rows.
+pub(crate) fn negotiate_without_table(headers: &HeaderMap) -> Result<Form, Status> {
+    choose(headers, |form| form != Form::Table)
+}
+
+fn choose(headers: &HeaderMap, is_served: impl Fn(Form) -> bool) -> Result<Form, Status> {
     let mut ranges = Vec::new();
     for value in headers.get_all(header::ACCEPT) {
         let text = value.to_str().unwrap_or_default();
@@ -49,7 +58,7 @@ pub(crate) fn negotiate(headers: &HeaderMap) -> Result<Form, Status> {
     }
     // Among equals the client's order stands.
     ranges.sort_by(|a, b| b.quality.total_cmp(&a.quality).then(a.stars().cmp(&b.stars())));
-    ranges.iter().find_map(Range::form).ok_or_else(|| {
+    ranges.iter().filter_map(Range::form).find(|form| is_served(*form)).ok_or_else(|| {
         let message = format!("only the following media types are accepted: {MEDIA_TYPE}");
         Status { details: None, ..Status::not_acceptable(message) }
     })
@@ -153,6 +162,17 @@ mod tests {
                 headers.insert(header::ACCEPT, accept.parse().unwrap());
             }
             assert_eq!(negotiate(&headers).ok(), expected, "{accept:?}");
+        }
+    }
+
+    #[test]
+    fn what_has_no_rows_is_shown_in_the_next_form() {
+        let table = "application/json;as=Table;v=v1;g=meta.k8s.io";
+        for (accept, expected) in
+            [(table.to_owned(), None), (format!("{table},application/json"), Some(Form::Object))]
+        {
+            let headers = HeaderMap::from_iter([(header::ACCEPT, accept.parse().unwrap())]);
+            assert_eq!(negotiate_without_table(&headers).ok(), expected, "{accept}");
         }
     }
 }

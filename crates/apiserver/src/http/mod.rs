@@ -49,6 +49,7 @@ use self::{
     query::Query,
     respond::Answer,
     route::{Discovery, Route},
+    table::{Include, Shape},
 };
 pub use self::{
     server::{Config, Running, StartError, start},
@@ -196,11 +197,13 @@ impl Service {
                     ..Action::default()
                 };
                 self.registry.authorize(&caller, &action)?;
+                let form = accept::negotiate_without_table(headers)?;
+                let shape = Shape { kind, form, include: Include::default() };
                 let body = body::read(body, &self.bodies).await?;
                 let _turn = self.turn().await?;
                 let review = body::object(headers, &body.bytes, kind)?;
                 let answer = reviews::answer(self, &caller, kind, &namespace, review)?;
-                Ok(respond::json(201, &answer))
+                shape.object(&answer, 201)
             }
             other => {
                 let _turn = self.turn().await?;

@@ -73,6 +73,7 @@ async fn common(request: Request<'_>, part: Subresource) -> Result<Answer, Statu
 
 async fn binding(request: Request<'_>) -> Result<Answer, Status> {
     let target = request.target;
+    request.shape_of_body(&kinds::BINDINGS)?;
     let binding = body::object(request.headers, &request.body, &kinds::BINDINGS)?;
     let options = write_options::of_write("CreateOptions", request.query, request.headers)?;
     request
@@ -88,6 +89,7 @@ async fn binding(request: Request<'_>) -> Result<Answer, Status> {
 
 async fn eviction(request: Request<'_>) -> Result<Answer, Status> {
     let target = request.target;
+    request.shape_of_body(&kinds::EVICTIONS)?;
     let eviction = body::object(request.headers, &request.body, &kinds::EVICTIONS)?;
     let of_create = write_options::of_write("CreateOptions", request.query, request.headers)?;
     let asked = eviction.get("deleteOptions").unwrap_or(&Value::Null);
@@ -108,6 +110,7 @@ async fn eviction(request: Request<'_>) -> Result<Answer, Status> {
 fn token(request: Request<'_>) -> Result<Answer, Status> {
     let target = request.target;
     let registry = &request.service.registry;
+    let shape = request.shape_of_body(&kinds::TOKEN_REQUESTS)?;
     let mut asked = body::object(request.headers, &request.body, &kinds::TOKEN_REQUESTS)?;
     check_place(target.kind, target.namespace(), &asked)?;
     let account = registry.get(target.kind, target.namespace(), &target.name)?;
@@ -162,7 +165,7 @@ fn token(request: Request<'_>) -> Result<Answer, Status> {
         "status".into(),
         json!({"token": token, "expirationTimestamp": object::timestamp(ends)}),
     );
-    Ok(respond::json(201, &asked))
+    shape.object(&asked, 201)
 }
 
 /// Binds a token to the object that a TokenRequest names.

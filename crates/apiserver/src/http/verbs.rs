@@ -19,7 +19,7 @@ use super::{
     watch, write_options,
 };
 use crate::{
-    Status, kinds,
+    Kind, Status, kinds,
     registry::{Caller, Deleted, Subresource, access::Action, object},
     status::Details,
 };
@@ -147,8 +147,18 @@ impl Request<'_> {
         })
     }
 
+    /// The form of the answer to a body of a kind of its own, which has no rows.
+    pub(crate) fn shape_of_body(&self, kind: &'static Kind) -> Result<Shape, Status> {
+        let shape = self.shape_in(accept::negotiate_without_table(self.headers)?)?;
+        shape.expect_one()?;
+        Ok(Shape { kind, ..shape })
+    }
+
     pub(crate) fn shape(&self) -> Result<Shape, Status> {
-        let form = accept::negotiate(self.headers)?;
+        self.shape_in(accept::negotiate(self.headers)?)
+    }
+
+    fn shape_in(&self, form: Form) -> Result<Shape, Status> {
         if let Form::Aggregated = form {
             return Err(Status::not_acceptable("a resource has no aggregated form"));
         }
@@ -174,10 +184,17 @@ impl Request<'_> {
         let permit = self.service.watches.clone().try_acquire_owned().map_err(|_| {
             Status::too_many_requests("too many watches, please try again later", 1)
         })?;
+        // A list that is streamed has no rows.
+        let is_list =
+            self.query.flag("sendInitialEvents") && self.query.flag("allowWatchBookmarks");
+        let shape = match is_list {
+            true => self.shape_in(accept::negotiate_without_table(self.headers)?)?,
+            false => self.shape()?,
+        };
         let answer = watch::answer(
             &self.service.registry,
             self.filter()?,
-            self.shape()?,
+            shape,
             self.query,
             self.service.shutdown.clone(),
         )?;

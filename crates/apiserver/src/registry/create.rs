@@ -55,7 +55,12 @@ impl Registry {
         mut object: Value,
         options: &WriteOptions,
     ) -> Result<Written, Status> {
-        let warnings = rules::read(kind, &mut object, options)?;
+        let mut warnings = rules::read(kind, &mut object, options)?;
+        let when = match owners {
+            Owners::Compare => "",
+            Owners::Done => " after mutating admission happens",
+        };
+        warnings.extend(rules::unite_owners(&mut object, when));
         let outcome = self.create_read(caller, kind, namespace, owners, object, options).await;
         match outcome {
             Ok(written) => Ok(written.after(warnings)),

@@ -17,7 +17,7 @@ use super::{
     rules,
     update::{Owners, Place},
 };
-use crate::{Kind, Status, schema::types};
+use crate::{Kind, Status, kinds, schema::types};
 
 /// Fields that a write through a door leaves alone, and so does not own.
 fn reset_fields(kind: &Kind, part: &str) -> &'static FieldSet {
@@ -66,10 +66,9 @@ impl Registry {
         mut applied: Value,
     ) -> Result<Written, Status> {
         let Place { caller, kind, namespace, name, part, options } = place;
-        if part == Some(Subresource::Scale) {
-            return Err(Status::unsupported_media_type("apply to scale is not held; patch it"));
-        }
-        check_applied(kind, namespace, name, &mut applied)?;
+        let is_scale = part == Some(Subresource::Scale);
+        let seen_as = if is_scale { &kinds::SCALES } else { kind };
+        check_applied(seen_as, namespace, name, &mut applied)?;
         let now = self.now();
         let part_name = part.map_or("", Subresource::name);
         let write = ownership::Write {
@@ -80,12 +79,17 @@ impl Registry {
             reset: reset_fields(kind, part_name),
         };
         let schema = schema_for(kind.group, kind.version, kind.kind);
-        let merge = |live: Option<&Value>| {
-            ownership::apply(live, &applied, options.force, schema, &write).map_err(|error| {
+        let merge_onto = |live: Option<&Value>, applied: &Value| {
+            ownership::apply(live, applied, options.force, schema, &write).map_err(|error| {
                 let status = Status::new(error.code(), error.reason(), error.to_string());
                 with_causes(status, error.causes())
             })
         };
+        if is_scale {
+            let merge = |old: &Value, stated: &Value| merge_onto(Some(old), stated);
+            return self.apply_scale(place, &applied, &merge).await;
+        }
+        let merge = |live: Option<&Value>| merge_onto(live, &applied);
         if part.is_none() && self.inner.store.get(&key(kind, namespace, name)).is_none() {
             let uid = object::uid(&applied);
             if !uid.is_empty() {

@@ -7,7 +7,7 @@ use super::{
     Caller, FieldValidation, Registry, SCHEME, Subresource, WriteOptions, Written, object,
     update::{Owners, Place},
 };
-use crate::{Cause, Kind, Status, kinds, schema::types, status::Details};
+use crate::{Cause, Kind, Status, go, schema::types, status::Details};
 
 /// Most operations of a JSON patch (apiserver `maxJSONPatchOperations`).
 const JSON_PATCH_OPERATIONS_MAX: usize = 10_000;
@@ -68,22 +68,29 @@ impl Registry {
             return self.apply(place, applied).await;
         }
         if subresource == Some(Subresource::Scale) {
-            return self.patch_scale(caller, kind, namespace, name, patch, options).await;
+            return self.patch_scale(place, &patch).await;
         }
-        let change = |old: &Value| {
-            let patched = apply(kind, old, &patch)?;
-            if object::name(&patched).is_empty() {
-                return Err(Status::bad_request(format!(
-                    "the name of the object ({} based on URL) was undeterminable: name must be \
-                     provided",
-                    object::name(old)
-                )));
-            }
-            check_strict(kind, &patch, &patched, options)?;
-            Ok(patched)
-        };
+        let change = |old: &Value| patched(kind, old, &patch, options);
         self.modify(place, Owners::Compare, &change).await
     }
+}
+
+/// What a patch makes of an object, of which it must still be one.
+pub(crate) fn patched(
+    kind: &Kind,
+    old: &Value,
+    patch: &Patch,
+    options: &WriteOptions,
+) -> Result<Value, Status> {
+    let patched = apply(kind, old, patch)?;
+    if object::name(&patched).is_empty() {
+        return Err(Status::bad_request(format!(
+            "the name of the object ({} based on URL) was undeterminable: name must be provided",
+            object::name(old)
+        )));
+    }
+    check_strict(kind, patch, &patched, options)?;
+    Ok(patched)
 }
 
 /// The causes that kube-patch names, as a Status has them.
@@ -99,7 +106,7 @@ pub(crate) fn with_causes(mut status: Status, causes: Vec<kube_patch::Cause>) ->
 }
 
 /// The patched document.
-pub(crate) fn apply(kind: &Kind, old: &Value, patch: &Patch) -> Result<Value, Status> {
+fn apply(kind: &Kind, old: &Value, patch: &Patch) -> Result<Value, Status> {
     let refused = |error: kube_patch::PatchError| {
         with_causes(Status::new(error.code(), error.reason(), error.to_string()), error.causes())
     };
@@ -160,15 +167,14 @@ fn check_strict(
 fn read_patched(kind: &Kind, patched: &Value) -> Result<(), String> {
     let text = |key: &str| patched.get(key).and_then(Value::as_str).unwrap_or_default();
     let (version, name) = (text("apiVersion"), text("kind"));
-    // Scales are patched as what they are shown as, not as the workload.
-    let is_scale = (version, name) == (kinds::SCALES.api_version, kinds::SCALES.kind);
     let is_other = |said: &str, own: &str| !said.is_empty() && said != own;
-    if !is_scale && (is_other(version, kind.api_version) || is_other(name, kind.kind)) {
+    if is_other(version, kind.api_version) || is_other(name, kind.kind) {
         return Err(format!(
-            "no kind {name:?} is registered for version {version:?} in scheme {SCHEME:?}"
+            "no kind {} is registered for version {} in scheme {SCHEME:?}",
+            go::quote(name),
+            go::quote(version)
         ));
     }
-    let kind = if is_scale { &kinds::SCALES } else { kind };
     types::check(kind, patched)
 }
 

@@ -74,6 +74,31 @@ pub(crate) fn read_as(kind: &Kind, object: &mut Value) -> Result<(), Status> {
     Ok(())
 }
 
+/// Drops owners that are named twice; returns the warning of it. Upstream says in it `when` it
+/// found them.
+pub(crate) fn unite_owners(object: &mut Value, when: &str) -> Option<String> {
+    let metadata = object.get_mut("metadata")?;
+    let owners = metadata.get_mut("ownerReferences")?.as_array_mut()?;
+    let (mut kept, mut twice): (Vec<Value>, Vec<&str>) = (Vec::new(), Vec::new());
+    for owner in owners.iter() {
+        match kept.contains(owner) {
+            true => twice.push(owner.get("uid").and_then(Value::as_str).unwrap_or_default()),
+            false => kept.push(owner.clone()),
+        }
+    }
+    if twice.is_empty() {
+        return None;
+    }
+    let warning = format!(
+        ".metadata.ownerReferences contains duplicate entries{when}; API server dedups owner \
+         references in 1.20+, and may reject such requests as early as 1.24; please fix your \
+         requests; duplicate UID(s) observed: {}",
+        twice.join(", ")
+    );
+    *owners = kept;
+    Some(warning)
+}
+
 /// The refusal of an object that is of another kind. Upstream reads it as one of that kind, if
 /// there is such a kind, and then finds no way from there.
 fn unlike(kind: &Kind, api_version: &str, name: &str, object: &Value) -> Status {
@@ -418,5 +443,56 @@ impl Registry {
             }
             _ => validate::update(kind, old, new, &self.validation()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn owners_that_are_named_twice_are_dropped() {
+        let owner = |uid: &str, controls: bool| json!({"uid": uid, "controller": controls});
+        let named = [("u", false), ("u", false), ("v", false), ("v", true), ("v", true)];
+        let owners: Vec<Value> =
+            named.iter().map(|(uid, controls)| owner(uid, *controls)).collect();
+        let mut object = json!({"metadata": {"ownerReferences": owners}});
+        let warning = unite_owners(&mut object, "").unwrap();
+        assert!(warning.ends_with("duplicate UID(s) observed: u, v"), "{warning}");
+        assert_eq!(
+            object["metadata"]["ownerReferences"],
+            json!([owner("u", false), owner("v", false), owner("v", true)])
+        );
+        assert_eq!(unite_owners(&mut object, ""), None);
+        assert_eq!(unite_owners(&mut json!({}), ""), None);
+    }
+
+    #[test]
+    fn an_object_of_another_kind_is_refused_as_upstream_refuses_it() {
+        for (object, expected) in [
+            (json!({"kind": "Pod", "apiVersion": "v1"}), {
+                "Pod in version \"v1\" cannot be handled as a ConfigMap: converting (v1.Pod) to \
+                 (core.ConfigMap): unknown conversion"
+            }),
+            (json!({"kind": "Pod", "spec": 1}), {
+                "Pod in version \"v1\" cannot be handled as a ConfigMap: json: cannot unmarshal \
+                 number into Go struct field Pod.spec of type v1.PodSpec"
+            }),
+            (json!({"apiVersion": "v2"}), {
+                "ConfigMap in version \"v2\" cannot be handled as a ConfigMap: no kind \
+                 \"ConfigMap\" is registered for version \"v2\" in scheme \
+                 \"pkg/runtime/scheme.go:110\""
+            }),
+            (json!({"metadata": []}), {
+                "ConfigMap in version \"v1\" cannot be handled as a ConfigMap: json: cannot \
+                 unmarshal array into Go struct field ConfigMap.metadata of type v1.ObjectMeta"
+            }),
+        ] {
+            let refused = read_as(&kinds::CONFIG_MAPS, &mut object.clone()).unwrap_err();
+            assert_eq!((refused.code, refused.message.as_str()), (400, expected), "{object}");
+        }
+        let mut nothing = Value::Null;
+        read_as(&kinds::CONFIG_MAPS, &mut nothing).unwrap();
+        assert_eq!(nothing, json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {}}));
     }
 }

@@ -12,7 +12,7 @@ use super::{
     create::{NAMESPACE_MISMATCH, check_place},
     key, object,
     object::Encoded,
-    rules, service,
+    rules, scale, service,
 };
 use crate::{Cause, Kind, Status, go, kinds, schema, store::Expect};
 
@@ -73,11 +73,21 @@ impl Registry {
         mut object: Value,
         options: &WriteOptions,
     ) -> Result<Written, Status> {
+        let place = Place { caller, kind, namespace, name, part: subresource, options };
         if subresource == Some(Subresource::Scale) {
-            return self.update_scale(caller, kind, namespace, name, object, options).await;
+            return self.update_scale(place, object).await;
         }
         // Whatever there is to say of the body goes before what is stored; warnings come again.
         drop(rules::read(kind, &mut object, options)?);
+        let twice = rules::unite_owners(&mut object, "").into_iter().collect();
+        match self.update_read(place, object).await {
+            Ok(written) => Ok(written.after(twice)),
+            Err(status) => Err(status.with_warnings(twice)),
+        }
+    }
+
+    async fn update_read(&self, place: Place<'_>, mut object: Value) -> Result<Written, Status> {
+        let Place { caller, kind, namespace, name, part, options } = place;
         check_place(kind, namespace, &object)?;
         let named = object::name(&object);
         if !named.is_empty() && named != name {
@@ -85,11 +95,13 @@ impl Registry {
                 "the name of the object ({named}) does not match the name on the URL ({name})"
             )));
         }
-        if kind.create_on_update
-            && subresource.is_none()
-            && object::revision(&object) == 0
-            && self.inner.store.get(&key(kind, namespace, name)).is_none()
-        {
+        let is_missing = self.inner.store.get(&key(kind, namespace, name)).is_none();
+        if is_missing {
+            // An object that is not there has no uid.
+            check_uid(kind, &json!({"metadata": {"name": name}}), &object)?;
+        }
+        let creates = kind.create_on_update && part.is_none() && object::revision(&object) == 0;
+        if is_missing && creates {
             object::metadata_mut(&mut object).insert("name".into(), name.into());
             match self.create_written(caller, kind, namespace, object.clone(), options).await {
                 Err(status) if status.is_already_exists() => {}
@@ -103,7 +115,6 @@ impl Registry {
             }
             Ok(object.clone())
         };
-        let place = Place { caller, kind, namespace, name, part: subresource, options };
         self.modify(place, Owners::Compare, &change).await
     }
 
@@ -185,7 +196,8 @@ impl Registry {
         mut new: Value,
     ) -> Result<Written, Lost> {
         let Place { kind, options, .. } = place;
-        let warnings = rules::read(kind, &mut new, options).map_err(Lost::Refused)?;
+        let mut warnings = rules::read(kind, &mut new, options).map_err(Lost::Refused)?;
+        warnings.extend(rules::unite_owners(&mut new, " after mutating admission happens"));
         match self.replace_read(place, owners, revision, old, new).await {
             Ok(written) => Ok(written.after(warnings)),
             Err(Lost::Refused(status)) => Err(Lost::Refused(status.with_warnings(warnings))),
@@ -237,6 +249,9 @@ impl Registry {
             Some(Subresource::Status) => schema::warnings::on_status(kind, &new),
             Some(_) => Vec::new(),
         };
+        if part == Some(Subresource::Scale) {
+            scale::keep_times(old, &mut new);
+        }
         self.check_change(caller, kind, part, old, &new).map_err(Lost::Refused)?;
         if *old == new || options.dry_run {
             return Ok(Written { warnings, ..Written::new(new, None, false) });
@@ -273,7 +288,7 @@ fn check_identity(old: &Value, new: &Value) -> Result<(), Status> {
 }
 
 /// A PUT with a uid asks for the object of that uid.
-fn check_uid(kind: &Kind, old: &Value, new: &Value) -> Result<(), Status> {
+pub(crate) fn check_uid(kind: &Kind, old: &Value, new: &Value) -> Result<(), Status> {
     let (before, after) = (object::uid(old), object::uid(new));
     if after.is_empty() || before == after {
         return Ok(());
