@@ -30,6 +30,7 @@ mod compiled;
 pub mod config;
 pub mod corefile;
 mod dot;
+mod enabled;
 mod folded;
 mod forward;
 mod histogram;

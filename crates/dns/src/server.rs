@@ -30,6 +30,7 @@ use crate::{
     chain::{self, Built, Chain, HostsFile},
     config::FaceConfig,
     dot::{Tls, TlsError},
+    enabled,
     forward::{ForwardMetrics, Forwarder},
     message::Question,
     metrics::DnsMetrics,
@@ -247,6 +248,7 @@ pub async fn start(
     let (reconfigured, settings_now) = watch::channel(settings.clone());
     let chain = Arc::new(ArcSwap::from_pointee(built.chain));
     watch_hosts(built.hosts, tasks, &generation, &chain, &reconfigured);
+    enabled::register(metrics, chain.clone());
 
     let mut subscriber = hub.subscribe();
     let snapshot =

@@ -266,6 +266,33 @@ impl Chain {
         holder.bearing(apex)
     }
 
+    /// Which plugins of CoreDNS are used for which zone.
+    pub(crate) fn plugins(&self) -> Vec<(String, &'static str)> {
+        let of = |block: &Block| {
+            let stages: Vec<&str> = match &block.stages[..] {
+                [] => ["loadbalance", "kubernetes"].to_vec(),
+                stages => stages.iter().map(|stage| stage.name()).collect(),
+            };
+            let forwarder = block.forwarder();
+            let others = [
+                (block.errors.is_some(), "errors"),
+                (block.nsid.is_some(), "nsid"),
+                (forwarder.is_some_and(|f| f.settings().cache.bytes_max > 0), "cache"),
+                (forwarder.is_some_and(Forwarder::probes), "loop"),
+                (forwarder.is_some() && !stages.contains(&"forward"), "forward"),
+            ];
+            let others = others.into_iter().filter(|(on, _)| *on).map(|(_, name)| name);
+            stages.into_iter().chain(others).collect::<Vec<_>>()
+        };
+        let zones = self.blocks.iter().flat_map(|block| {
+            let names = of(block);
+            block.zones.iter().map(move |zone| (zone.to_string(), names.clone()))
+        });
+        zones
+            .flat_map(|(zone, names)| names.into_iter().map(move |name| (zone.clone(), name)))
+            .collect()
+    }
+
     /// Whether a query of ours to find loops has come back.
     pub(crate) fn came_back(&self, name: &DnsName) -> bool {
         let mut forwarders = self.blocks.iter().filter_map(Block::forwarder);

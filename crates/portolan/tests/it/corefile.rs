@@ -93,6 +93,13 @@ fn kubeadms_corefile() {
     eventually("readiness", || expect(page(ready, "/ready").as_deref(), Some("OK")));
     let numbers = page(metrics, "/metrics").unwrap();
     assert!(numbers.contains("coredns_dns_requests_total{server=\"dns://:53\""), "{numbers}");
+    assert!(numbers.contains("coredns_build_info{version=\"portolan-"), "{numbers}");
+    for plugin in ["errors", "kubernetes", "forward", "cache", "loop", "loadbalance"] {
+        let line = format!(
+            "coredns_plugin_enabled{{server=\"dns://:53\",zone=\".\",view=\"\",name=\"{plugin}\"}} 1"
+        );
+        assert!(numbers.contains(&line), "{plugin}: {numbers}");
+    }
 }
 
 #[test]
