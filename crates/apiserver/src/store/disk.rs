@@ -1,4 +1,5 @@
-//! The store's file: a redb database with a row per object.
+//! The store on disk: a redb database with a row per object, and what came after its last commit
+//! in the [`journal`](super::journal).
 //!
 //! | table     | key                              | value                                       |
 //! |-----------|----------------------------------|---------------------------------------------|
@@ -6,6 +7,7 @@
 //! | `meta`    | `format`                         | [`FORMAT`]                                  |
 //! |           | `revision`                       | the newest revision, also of a removal      |
 //! |           | `rows`, `fingerprint`            | how many objects, and which (see [`Census`]) |
+//! |           | `journal`                        | id of a journal that may hold more, else 0  |
 //!
 //! redb guards a commit against a crash, but does not look at every page again
 //! after a clean shutdown. Everything is read at start anyway, so that the
@@ -20,6 +22,7 @@ use std::{
     collections::BTreeMap,
     fs::{self, File, OpenOptions},
     io,
+    num::NonZeroU64,
     os::unix::fs::OpenOptionsExt,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
@@ -33,11 +36,17 @@ use redb::{
 };
 
 use super::{
-    Event, EventKind, Key, OpenError, Record, gate::Gate, lock::Lock, state::FIRST_REVISION,
+    Event, EventKind, Key, OpenError, Record,
+    gate::Gate,
+    journal::{self, Draft, Entry, Journal, Place},
+    lock::Lock,
+    state::FIRST_REVISION,
 };
 
-/// Version of the layout above. A release reads its own and older ones.
-const FORMAT: u64 = 1;
+/// Version of the layout above. A release reads its own and older ones; before 2 there was no
+/// journal.
+const FORMAT: u64 = 2;
+const FORMAT_WITH_JOURNAL: u64 = 2;
 
 /// Version of redb's own file format, the first byte of each of the two commit
 /// slots (redb `docs/design.md`, "Commit slot").
@@ -66,7 +75,17 @@ const ROW_HEADER_BYTES: usize = 16;
 /// An open file.
 pub(super) struct Disk {
     database: Database,
+    journal: Journal,
+    fsync: bool,
+    /// The id by which the database knows the journal. `None`: it does not count, and the next
+    /// batch goes into the database.
+    journal_id: Option<NonZeroU64>,
+    /// What the database does not have yet: objects, and the newest revision.
+    pending: BTreeMap<Key, Option<Arc<Record>>>,
+    revision: u64,
     census: Census,
+    /// Nobody knows what the disk holds.
+    failed: bool,
     // After the database: the file is closed before another process may have it.
     _lock: Option<Lock>,
 }
@@ -101,7 +120,7 @@ fn scatter(revision: u64) -> u64 {
 }
 
 /// FNV-1a, 64 bits (draft-eastlake-fnv). Any single changed byte changes it.
-fn checksum(key: &[u8], revision: u64, bytes: &[u8]) -> u64 {
+pub(super) fn checksum(key: &[u8], revision: u64, bytes: &[u8]) -> u64 {
     let mut sum = 0xCBF2_9CE4_8422_2325_u64;
     for part in [key, &revision.to_le_bytes(), bytes] {
         for byte in part {
@@ -201,7 +220,11 @@ impl Disk {
         // By the name itself: a link that leads nowhere is not a free name.
         match fs::symlink_metadata(path) {
             Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => make(path, folder)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                // Left by a store of this name that somebody has removed.
+                journal::remove_beside(path).map_err(refused(path))?;
+                make(path, folder)?;
+            }
             Err(error) => return Err(refused(path)(error)),
         }
         let file = OpenOptions::new().read(true).write(true).open(path).map_err(refused(path))?;
@@ -209,7 +232,8 @@ impl Disk {
             return Err(Refusal::Damaged("it is empty".to_owned()).of(path));
         }
         let storage = FileBackend::new(file).map_err(|error| Refusal::from(error).of(path))?;
-        let mut found = Disk::open_storage(Box::new(storage), fsync, path)?;
+        let journal = Place::beside(path);
+        let mut found = Disk::open_storage(Box::new(storage), journal, fsync, path)?;
         found.disk._lock = Some(lock);
         Ok(found)
     }
@@ -217,6 +241,7 @@ impl Disk {
     /// Opens any storage, and makes a store in it when it is empty. `name` is for errors.
     pub(super) fn open_storage(
         storage: Box<dyn StorageBackend>,
+        journal: Place,
         fsync: bool,
         name: &Path,
     ) -> Result<Found, OpenError> {
@@ -231,10 +256,30 @@ impl Disk {
                 initialise(&database)?;
             }
             let mut records = Vec::new();
-            let (revision, census) = read_all(&database, &mut records)?;
+            let head = read_all(&database, &mut records)?;
+            let journal = journal.find()?;
+            let entries = match head.journal_id {
+                Some(id) => entries(&journal, id, head.revision)?,
+                None => Vec::new(),
+            };
+            let replayed = replay(&entries, &mut records, head)?;
             gate.open()?;
             compact_if_worthwhile(&mut database, gate.len()?, &records)?;
-            Ok(Found { disk: Disk { database, census, _lock: None }, revision, records })
+            let mut disk = Disk {
+                database,
+                journal: journal.or_make()?,
+                fsync,
+                journal_id: head.journal_id,
+                pending: replayed.pending,
+                revision: replayed.revision,
+                census: replayed.census,
+                failed: false,
+                _lock: None,
+            };
+            if !disk.pending.is_empty() {
+                disk.checkpoint(disk.journal_id).map_err(Refusal::from)?;
+            }
+            Ok(Found { revision: disk.revision, disk, records })
         }));
         // redb may panic over a page that makes no sense; for us that is a damaged file.
         opened
@@ -249,38 +294,48 @@ impl Disk {
         after: &BTreeMap<Key, Option<Arc<Record>>>,
         events: &[Arc<Event>],
     ) -> io::Result<()> {
-        let committed = catch_unwind(AssertUnwindSafe(|| self.transaction(after, events)));
-        match committed {
-            Ok(Ok(census)) => {
-                self.census = census;
-                Ok(())
-            }
-            Ok(Err(redb::Error::Io(error))) => Err(error),
-            Ok(Err(error)) => Err(io::Error::other(error)),
-            Err(panic) => Err(io::Error::other(panic_text(&*panic))),
-        }
+        let committed = catch_unwind(AssertUnwindSafe(|| self.try_commit(after, events)));
+        let outcome = match committed {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(redb::Error::Io(error))) => error,
+            Ok(Err(error)) => io::Error::other(error),
+            Err(panic) => io::Error::other(panic_text(&*panic)),
+        };
+        self.failed = true;
+        Err(outcome)
     }
 
-    fn transaction(
-        &self,
+    fn try_commit(
+        &mut self,
         after: &BTreeMap<Key, Option<Arc<Record>>>,
         events: &[Arc<Event>],
-    ) -> Result<Census, redb::Error> {
-        let mut census = self.census;
-        let mut revision = None;
+    ) -> Result<(), redb::Error> {
         for event in events {
             if let Some(previous) = &event.previous {
-                census.remove(previous.revision);
+                self.census.remove(previous.revision);
             }
             if event.kind != EventKind::Deleted {
-                census.add(event.record.revision);
+                self.census.add(event.record.revision);
             }
-            revision = Some(event.record.revision);
         }
+        let (Some(first), Some(last)) = (events.first(), events.last()) else { return Ok(()) };
+        let revisions = (first.record.revision, last.record.revision);
+        self.revision = revisions.1;
+        self.pending.extend(after.iter().map(|(key, record)| (key.clone(), record.clone())));
+        if let Some(id) = self.journal_id
+            && self.journal.append(draft(after), id.get(), revisions, self.fsync)?
+        {
+            return Ok(());
+        }
+        self.checkpoint(self.journal_id.or_else(|| NonZeroU64::new(rand::random())))
+    }
+
+    /// Gives the database what it does not have. Then the journal begins anew.
+    fn checkpoint(&mut self, journal_id: Option<NonZeroU64>) -> Result<(), redb::Error> {
         let transaction = self.database.begin_write()?;
         {
             let mut objects = transaction.open_table(OBJECTS)?;
-            for (key, record) in after {
+            for (key, record) in &self.pending {
                 let key = row_key(key);
                 match record {
                     Some(record) => put(&mut objects, &key, record)?,
@@ -288,14 +343,101 @@ impl Disk {
                 }
             }
             let mut meta = transaction.open_table(META)?;
-            if let Some(revision) = revision {
-                meta.insert("revision", revision)?;
-            }
-            write_census(&mut meta, census)?;
+            meta.insert("format", FORMAT)?;
+            meta.insert("revision", self.revision)?;
+            meta.insert("journal", journal_id.map_or(0, NonZeroU64::get))?;
+            write_census(&mut meta, self.census)?;
         }
         transaction.commit()?;
-        Ok(census)
+        self.pending.clear();
+        self.journal.restart();
+        self.journal_id = journal_id;
+        Ok(())
     }
+}
+
+impl Drop for Disk {
+    /// A file that was closed is whole without its journal.
+    fn drop(&mut self) {
+        if self.failed || self.journal_id.is_none() {
+            return;
+        }
+        let closed = catch_unwind(AssertUnwindSafe(|| self.checkpoint(None)));
+        if !matches!(closed, Ok(Ok(()))) {
+            tracing::warn!("the store's last writes are in its journal only, until the next start");
+        }
+    }
+}
+
+/// The batch, as the journal has it.
+fn draft(after: &BTreeMap<Key, Option<Arc<Record>>>) -> Draft {
+    let mut draft = Draft::new();
+    for (key, record) in after {
+        let key = row_key(key);
+        match record {
+            Some(record) => draft.put(&key, &[&row_header(&key, record), &record.bytes]),
+            None => draft.put(&key, &[]),
+        }
+    }
+    draft
+}
+
+/// What follows a revision in the journal.
+fn entries(journal: &journal::Found, id: NonZeroU64, revision: u64) -> Result<Vec<Entry>, Refusal> {
+    match journal {
+        journal::Found::There(journal) => {
+            journal.entries(id.get(), revision)?.map_err(Refusal::Damaged)
+        }
+        journal::Found::Missing(path) => {
+            Err(Refusal::Damaged(format!("its journal {} is missing", path.display())))
+        }
+    }
+}
+
+/// What the journal adds to the database.
+struct Replayed {
+    pending: BTreeMap<Key, Option<Arc<Record>>>,
+    revision: u64,
+    census: Census,
+}
+
+/// Brings the records up to the end of the journal.
+fn replay(entries: &[Entry], records: &mut Vec<Record>, head: Head) -> Result<Replayed, Refusal> {
+    let Head { mut revision, mut census, .. } = head;
+    let mut pending = BTreeMap::new();
+    if entries.is_empty() {
+        return Ok(Replayed { pending, revision, census });
+    }
+    let mut objects: BTreeMap<Key, Record> =
+        records.drain(..).map(|record| (record.key.clone(), record)).collect();
+    for entry in entries {
+        for change in entry.changes() {
+            let damaged = || {
+                Refusal::Damaged(format!("its journal makes no sense at revision {}", entry.first))
+            };
+            let (row_key, row) = change.ok_or_else(damaged)?;
+            let record =
+                row.map(|row| decode(row_key, row, None).ok_or_else(damaged)).transpose()?;
+            let key = match &record {
+                Some(record) => record.key.clone(),
+                None => key_of(row_key, None).ok_or_else(damaged)?,
+            };
+            let before = match &record {
+                Some(record) => objects.insert(key.clone(), record.clone()),
+                None => objects.remove(&key),
+            };
+            if let Some(before) = before {
+                census.remove(before.revision);
+            }
+            if let Some(record) = &record {
+                census.add(record.revision);
+            }
+            pending.insert(key, record.map(Arc::new));
+        }
+        revision = entry.last;
+    }
+    records.extend(objects.into_values());
+    Ok(Replayed { pending, revision, census })
 }
 
 fn builder() -> redb::Builder {
@@ -362,6 +504,7 @@ fn initialise(database: &Database) -> Result<(), Refusal> {
         let mut meta = transaction.open_table(META)?;
         meta.insert("format", FORMAT)?;
         meta.insert("revision", FIRST_REVISION)?;
+        meta.insert("journal", 0)?;
         write_census(&mut meta, Census::default())?;
     }
     transaction.commit()?;
@@ -388,8 +531,17 @@ fn check_redb_format(storage: &Gate) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// What the database says of itself.
+#[derive(Clone, Copy)]
+struct Head {
+    revision: u64,
+    census: Census,
+    /// There may be more in the journal of this id.
+    journal_id: Option<NonZeroU64>,
+}
+
 /// Reads and verifies every row.
-fn read_all(database: &Database, records: &mut Vec<Record>) -> Result<(u64, Census), Refusal> {
+fn read_all(database: &Database, records: &mut Vec<Record>) -> Result<Head, Refusal> {
     let transaction = database.begin_read()?;
     let meta = transaction.open_table(META)?;
     let number = |name: &str| -> Result<u64, Refusal> {
@@ -400,6 +552,10 @@ fn read_all(database: &Database, records: &mut Vec<Record>) -> Result<(u64, Cens
     if format > FORMAT {
         return Err(Refusal::Newer { found: format.to_string(), supported: FORMAT.to_string() });
     }
+    let journal_id = match format >= FORMAT_WITH_JOURNAL {
+        true => NonZeroU64::new(number("journal")?),
+        false => None,
+    };
     let revision = number("revision")?;
     let expected = Census { rows: number("rows")?, fingerprint: number("fingerprint")? };
     let mut census = Census::default();
@@ -420,7 +576,7 @@ fn read_all(database: &Database, records: &mut Vec<Record>) -> Result<(u64, Cens
             "it has {rows} rows, which are not the {expected} that were written"
         )));
     }
-    Ok((revision, census))
+    Ok(Head { revision, census, journal_id })
 }
 
 fn write_census(meta: &mut redb::Table<'_, &str, u64>, census: Census) -> Result<(), StorageError> {
@@ -434,6 +590,13 @@ fn row_key(key: &Key) -> Vec<u8> {
     [key.resource.as_bytes(), key.namespace.as_bytes(), key.name.as_bytes()].join(&0)
 }
 
+fn row_header(key: &[u8], record: &Record) -> [u8; ROW_HEADER_BYTES] {
+    let mut header = [0; ROW_HEADER_BYTES];
+    header[..8].copy_from_slice(&record.revision.to_le_bytes());
+    header[8..].copy_from_slice(&checksum(key, record.revision, &record.bytes).to_le_bytes());
+    header
+}
+
 fn put(
     objects: &mut redb::Table<'_, &[u8], &[u8]>,
     key: &[u8],
@@ -441,8 +604,7 @@ fn put(
 ) -> Result<(), StorageError> {
     let mut row = objects.insert_reserve(key, ROW_HEADER_BYTES + record.bytes.len())?;
     let row = row.as_mut();
-    row[..8].copy_from_slice(&record.revision.to_le_bytes());
-    row[8..16].copy_from_slice(&checksum(key, record.revision, &record.bytes).to_le_bytes());
+    row[..ROW_HEADER_BYTES].copy_from_slice(&row_header(key, record));
     row[ROW_HEADER_BYTES..].copy_from_slice(&record.bytes);
     Ok(())
 }
@@ -456,16 +618,21 @@ fn decode(key: &[u8], row: &[u8], before: Option<&Key>) -> Option<Record> {
     if checksum(key, revision, bytes) != u64::from_le_bytes(*sum) {
         return None;
     }
+    let key = key_of(key, before)?;
+    Some(Record { key, revision, bytes: Bytes::copy_from_slice(bytes) })
+}
+
+/// The key of a row.
+fn key_of(key: &[u8], before: Option<&Key>) -> Option<Key> {
     let mut parts = std::str::from_utf8(key).ok()?.splitn(3, '\0');
     let (resource, namespace, name) = (parts.next()?, parts.next()?, parts.next()?);
     let shared = |text: &str, before: Option<&Arc<str>>| match before {
         Some(before) if **before == *text => before.clone(),
         _ => Arc::from(text),
     };
-    let key = Key {
+    Some(Key {
         resource: shared(resource, before.map(|key| &key.resource)),
         namespace: shared(namespace, before.map(|key| &key.namespace)),
         name: Arc::from(name),
-    };
-    Some(Record { key, revision, bytes: Bytes::copy_from_slice(bytes) })
+    })
 }

@@ -3,7 +3,7 @@
 //! Data flows one way. A request handler asks for a [`Write`] with the revision
 //! it expects to replace; the single writer thread checks the expectation,
 //! assigns the next revision, encodes the object once, makes the batch durable
-//! (one redb transaction and one fsync for all writes that waited), and only
+//! (one entry of a journal and one fsync for all writes that waited), and only
 //! then publishes: every reader sees it, then the waiting caller hears of it, and
 //! watchers are woken. Lists
 //! and watchers share the encoded bytes of a [`Record`]; nothing here parses
@@ -11,7 +11,7 @@
 //!
 //! ```text
 //! write() ─▶ queue ─▶ writer thread ─▶ disk ─▶ state (index + history) ─▶ reply
-//!            bounded   expectation      redb     │            │
+//!            bounded   expectation     journal   │            │
 //!                      revision, bytes  fsync    ▼            ▼
 //!                                             get, list    Watcher
 //! ```
@@ -24,6 +24,7 @@
 
 mod disk;
 mod gate;
+mod journal;
 mod lock;
 mod state;
 mod watcher;
@@ -98,7 +99,7 @@ impl fmt::Display for Key {
 }
 
 /// One revision of one object, in the bytes that clients receive.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Record {
     /// Which object.
     pub key: Key,
@@ -298,7 +299,12 @@ pub enum Backend {
     /// keeps a second process out.
     File(PathBuf),
     /// On any other storage; tests pull the plug on it.
-    Storage(Box<dyn redb::StorageBackend>),
+    Storage {
+        /// The objects.
+        objects: Box<dyn redb::StorageBackend>,
+        /// What came after them.
+        journal: Box<dyn redb::StorageBackend>,
+    },
 }
 
 /// What an [`Event`] did.
@@ -352,9 +358,10 @@ impl Store {
                 let found = Disk::open_file(&path, options.fsync)?;
                 (path, Some(found))
             }
-            Backend::Storage(storage) => {
+            Backend::Storage { objects, journal } => {
                 let name = PathBuf::from("(storage)");
-                let found = Disk::open_storage(storage, options.fsync, &name)?;
+                let journal = journal::Place::Storage(journal);
+                let found = Disk::open_storage(objects, journal, options.fsync, &name)?;
                 (name, Some(found))
             }
         };

@@ -16,17 +16,28 @@ use redb::StorageBackend;
 /// What a disk writes whole or not at all.
 const SECTOR_BYTES: usize = 512;
 
-/// Clones are handles on the same disk.
-#[derive(Clone, Debug)]
-pub(super) struct Disk(Arc<Mutex<Inner>>);
+/// What the two files hold.
+pub(super) type Contents = [Vec<u8>; 2];
 
-#[derive(Debug)]
-struct Inner {
+/// Clones are handles on the same disk, and on the same file of it.
+#[derive(Clone, Debug)]
+pub(super) struct Disk {
+    inner: Arc<Mutex<Inner>>,
+    file: usize,
+}
+
+#[derive(Debug, Default)]
+struct File {
     /// What a running system reads.
     visible: Vec<u8>,
     /// What is surely there after a power failure.
     lasting: Vec<u8>,
     unsynced: Vec<Change>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    files: [File; 2],
     /// Writes and syncs until the power fails by itself.
     countdown: Option<u64>,
     off: bool,
@@ -40,15 +51,20 @@ enum Change {
 }
 
 impl Disk {
-    pub(super) fn new(contents: Vec<u8>) -> Disk {
-        Disk(Arc::new(Mutex::new(Inner {
+    /// The store's file.
+    pub(super) fn new(contents: Contents) -> Disk {
+        let files = contents.map(|contents| File {
             visible: contents.clone(),
             lasting: contents,
             unsynced: Vec::new(),
-            countdown: None,
-            off: false,
-            syncs: 0,
-        })))
+        });
+        let inner = Inner { files, countdown: None, off: false, syncs: 0 };
+        Disk { inner: Arc::new(Mutex::new(inner)), file: 0 }
+    }
+
+    /// Its journal.
+    pub(super) fn journal(&self) -> Disk {
+        Disk { inner: self.inner.clone(), file: 1 }
     }
 
     /// How often what was written has been made lasting.
@@ -63,15 +79,14 @@ impl Disk {
 
     /// Pulls the plug now, if it has not failed already; returns what is found
     /// on the disk when the power is back.
-    pub(super) fn pull_the_plug(&self, dice: &mut StdRng) -> Vec<u8> {
+    pub(super) fn pull_the_plug(&self, dice: &mut StdRng) -> Contents {
         let mut inner = self.inner();
         inner.off = true;
-        let changes = std::mem::take(&mut inner.unsynced);
-        survivors(inner.lasting.clone(), changes, dice)
+        std::mem::take(&mut inner.files).map(|file| survivors(file.lasting, file.unsynced, dice))
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().unwrap()
+        self.inner.lock().unwrap()
     }
 }
 
@@ -125,14 +140,14 @@ impl StorageBackend for Disk {
     fn len(&self) -> io::Result<u64> {
         let inner = self.inner();
         inner.on()?;
-        Ok(inner.visible.len() as u64)
+        Ok(inner.files[self.file].visible.len() as u64)
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
         let inner = self.inner();
         inner.on()?;
         let from = offset as usize;
-        let found = inner.visible.get(from..from + out.len());
+        let found = inner.files[self.file].visible.get(from..from + out.len());
         out.copy_from_slice(found.ok_or(io::ErrorKind::UnexpectedEof)?);
         Ok(())
     }
@@ -140,8 +155,9 @@ impl StorageBackend for Disk {
     fn set_len(&self, len: u64) -> io::Result<()> {
         let mut inner = self.inner();
         let done = inner.count();
-        inner.visible.resize(len as usize, 0);
-        inner.unsynced.push(Change::SetLen(len as usize));
+        let file = &mut inner.files[self.file];
+        file.visible.resize(len as usize, 0);
+        file.unsynced.push(Change::SetLen(len as usize));
         done
     }
 
@@ -149,15 +165,16 @@ impl StorageBackend for Disk {
         let mut inner = self.inner();
         inner.count()?;
         inner.syncs += 1;
-        for change in std::mem::take(&mut inner.unsynced) {
+        let file = &mut inner.files[self.file];
+        for change in std::mem::take(&mut file.unsynced) {
             match change {
-                Change::SetLen(len) => inner.lasting.resize(len, 0),
+                Change::SetLen(len) => file.lasting.resize(len, 0),
                 Change::Write(offset, data) => {
                     let end = offset + data.len();
-                    if inner.lasting.len() < end {
-                        inner.lasting.resize(end, 0);
+                    if file.lasting.len() < end {
+                        file.lasting.resize(end, 0);
                     }
-                    inner.lasting[offset..end].copy_from_slice(&data);
+                    file.lasting[offset..end].copy_from_slice(&data);
                 }
             }
         }
@@ -170,12 +187,13 @@ impl StorageBackend for Disk {
         let was_on = inner.on();
         let done = inner.count();
         if was_on.is_ok() {
+            let file = &mut inner.files[self.file];
             let (from, end) = (offset as usize, offset as usize + data.len());
-            if inner.visible.len() < end {
-                inner.visible.resize(end, 0);
+            if file.visible.len() < end {
+                file.visible.resize(end, 0);
             }
-            inner.visible[from..end].copy_from_slice(data);
-            inner.unsynced.push(Change::Write(from, data.to_vec()));
+            file.visible[from..end].copy_from_slice(data);
+            file.unsynced.push(Change::Write(from, data.to_vec()));
         }
         done
     }
@@ -185,13 +203,13 @@ impl StorageBackend for Disk {
 fn what_was_synced_lasts_and_the_rest_is_up_to_the_dice() {
     let mut outcomes = std::collections::BTreeSet::new();
     for seed in 0..200 {
-        let disk = Disk::new(Vec::new());
+        let disk = Disk::new(Contents::default());
         disk.set_len(2048).unwrap();
         disk.write(0, &[1; 2048]).unwrap();
         disk.sync_data().unwrap();
         disk.write(512, &[2; 1024]).unwrap();
         disk.write(512, &[3; 512]).unwrap();
-        let found = disk.pull_the_plug(&mut StdRng::seed_from_u64(seed));
+        let [found, _] = disk.pull_the_plug(&mut StdRng::seed_from_u64(seed));
         assert!(disk.write(0, &[4]).is_err() && disk.sync_data().is_err());
         assert_eq!(found[..512], [1; 512]);
         assert_eq!(found[1536..], [1; 512]);

@@ -82,7 +82,7 @@ async fn an_unfinished_first_start_is_started_over() {
     let mut left: Vec<_> =
         fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
     left.sort();
-    assert_eq!(left, ["store.redb", "store.redb.lock"]);
+    assert_eq!(left, ["store.redb", "store.redb.journal", "store.redb.lock"]);
 }
 
 /// Expects a refusal that names the file and says this, and leaves everything as it was.
@@ -108,7 +108,7 @@ async fn a_newer_format_is_refused() {
     transaction.open_table(META).unwrap().insert("format", 7).unwrap();
     transaction.commit().unwrap();
     drop(database);
-    refused(&path, "has format 7, and this release reads up to format 1");
+    refused(&path, "has format 7, and this release reads up to format 2");
 
     // And redb's own.
     let mut bytes = fs::read(&path).unwrap();
@@ -159,6 +159,62 @@ async fn what_is_no_whole_store_is_refused() {
     let store = open(&path).unwrap();
     assert_eq!(store.count("pods"), 19);
     store.close().await;
+}
+
+/// What a kill leaves: the two files as they are while the store is open.
+async fn killed(path: &Path, writes: u64) -> (Vec<u8>, Vec<u8>) {
+    let store = open(path).unwrap();
+    for number in 0..writes {
+        let pod = key("pods", "late", &format!("{number}"));
+        put(&store, &pod, Expect::Absent, "late").await.unwrap();
+    }
+    let left = (fs::read(path).unwrap(), fs::read(journal(path)).unwrap());
+    store.close().await;
+    left
+}
+
+fn journal(path: &Path) -> PathBuf {
+    path.with_extension("redb.journal")
+}
+
+#[tokio::test]
+async fn the_journal_is_part_of_a_store_that_was_killed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store.redb");
+    filled(&path).await;
+    let backup = fs::read(&path).unwrap();
+    let (left, left_journal) = killed(&path, 10).await;
+    let mode = fs::metadata(journal(&path)).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600, "it holds Secrets");
+
+    // Without it writes that were acknowledged would be gone.
+    fs::write(&path, &left).unwrap();
+    fs::remove_file(journal(&path)).unwrap();
+    refused(&path, "store.redb.journal is missing");
+
+    // Damaged before the last of its writes.
+    let mut torn = left_journal.clone();
+    torn[60] ^= 1;
+    fs::write(journal(&path), &torn).unwrap();
+    refused(&path, "its journal goes from revision 23 on to 25");
+
+    fs::write(journal(&path), &left_journal).unwrap();
+    let store = open(&path).unwrap();
+    assert_eq!((store.revision(), store.count("pods")), (32, 29));
+    store.close().await;
+
+    // A backup of a store that had been closed does without: another life's journal is no
+    // part of it, though its revisions go on where the backup ends.
+    fs::write(&path, &backup).unwrap();
+    fs::write(journal(&path), &left_journal).unwrap();
+    let (left, left_journal) = killed(&path, 1).await;
+    fs::write(&path, &left).unwrap();
+    fs::write(journal(&path), &left_journal).unwrap();
+    let store = open(&path).unwrap();
+    assert_eq!((store.revision(), store.count("pods")), (23, 20));
+    store.close().await;
+    fs::remove_file(journal(&path)).unwrap();
+    assert_eq!(open(&path).unwrap().revision(), 23);
 }
 
 /// Rot in any place is noticed, or does not matter.

@@ -16,7 +16,10 @@ use portolan_apiserver::store::{
 };
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
-use super::{disk::Disk, key};
+use super::{
+    disk::{Contents, Disk},
+    key,
+};
 
 /// Seeds tried in one run of the test; more with `PORTOLAN_POWER_SEEDS`.
 const SEEDS: u64 = 200;
@@ -142,21 +145,22 @@ impl History {
 
 pub(super) fn open(disk: &Disk, fsync: bool) -> Result<Store, OpenError> {
     let options = Options { fsync, ..Options::default() };
-    Store::open(Backend::Storage(Box::new(disk.clone())), options)
+    let (objects, journal) = (Box::new(disk.clone()), Box::new(disk.journal()));
+    Store::open(Backend::Storage { objects, journal }, options)
 }
 
 /// An empty store that was closed. (A file gets its name only when it is that.)
-pub(super) async fn empty() -> Vec<u8> {
-    let disk = Disk::new(Vec::new());
+pub(super) async fn empty() -> Contents {
+    let disk = Disk::new(Contents::default());
     open(&disk, true).unwrap().close().await;
     disk.pull_the_plug(&mut StdRng::seed_from_u64(0))
 }
 
 /// Lives through some power failures.
-async fn go_through(empty: &[u8], seed: u64, fsync: bool) -> Result<History, String> {
+async fn go_through(empty: &Contents, seed: u64, fsync: bool) -> Result<History, String> {
     let mut dice = StdRng::seed_from_u64(seed);
     let mut history = History::new(NAMES);
-    let mut contents = empty.to_vec();
+    let mut contents = empty.clone();
     for failure in 0..FAILURES {
         let disk = Disk::new(contents);
         // A start alone takes some ten operations, a commit about as many.
@@ -216,7 +220,7 @@ async fn without_fsync_writes_are_lost() {
 /// what was there can still be read.
 #[tokio::test]
 async fn a_failed_disk_makes_the_store_read_only() {
-    let disk = Disk::new(Vec::new());
+    let disk = Disk::new(Contents::default());
     let store = open(&disk, true).unwrap();
     let (pod, other) = (key("pods", "default", "a"), key("pods", "default", "b"));
     let write = |key: &Key| Write::put(key.clone(), Expect::Absent, |_| "x".into());
@@ -236,7 +240,7 @@ async fn a_failed_disk_makes_the_store_read_only() {
 /// A write alone is synced before its answer; writes that wait together share a sync.
 #[tokio::test]
 async fn a_batch_is_synced_once() {
-    let disk = Disk::new(Vec::new());
+    let disk = Disk::new(Contents::default());
     let store = open(&disk, true).unwrap();
     let write = |number: u64| {
         let key = key("pods", "default", &format!("{number}"));
@@ -259,7 +263,7 @@ async fn a_batch_is_synced_once() {
 /// A start that finds a file of free space gives it back, and the power may fail at that.
 #[tokio::test]
 async fn compaction_loses_nothing() {
-    let disk = Disk::new(Vec::new());
+    let disk = Disk::new(Contents::default());
     let store = open(&disk, true).unwrap();
     let large = |number: u64| key("secrets", "default", &format!("{number}"));
     for number in 0..20 {
@@ -275,7 +279,7 @@ async fn compaction_loses_nothing() {
     let revision = store.revision();
     // Killed: an orderly end gives some back by itself.
     let grown = disk.pull_the_plug(&mut StdRng::seed_from_u64(1));
-    assert!(grown.len() > 16 << 20, "{} bytes", grown.len());
+    assert!(grown[0].len() > 16 << 20, "{} bytes", grown[0].len());
     store.close().await;
 
     for seed in 0..15 {
@@ -291,7 +295,7 @@ async fn compaction_loses_nothing() {
         assert_eq!(store.get(&kept).unwrap().bytes, "kept");
         store.close().await;
         // A compaction that was cut off half way may have done enough.
-        let bytes = disk.pull_the_plug(&mut dice).len();
+        let bytes = disk.pull_the_plug(&mut dice)[0].len();
         assert!(bytes <= 16 << 20, "seed {seed}: {bytes} bytes for one object");
     }
 }

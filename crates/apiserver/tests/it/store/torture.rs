@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
 use super::{
-    disk::Disk,
+    disk::{Contents, Disk},
     power::{self, History, open},
 };
 
@@ -38,11 +38,11 @@ struct Round {
 }
 
 /// Writes through one power failure.
-async fn round(empty: &[u8], seed: u64, writes: u64) -> Result<Round, String> {
+async fn round(empty: &Contents, seed: u64, writes: u64) -> Result<Round, String> {
     let mut dice = StdRng::seed_from_u64(seed);
     let mut history = History::new(NAMES);
     let cut = dice.random_range(0..writes);
-    let disk = Disk::new(empty.to_vec());
+    let disk = Disk::new(empty.clone());
     let store = open(&disk, true).map_err(|error| error.to_string())?;
     let mut acknowledged = 0;
     let mut armed = false;
