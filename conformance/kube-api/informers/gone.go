@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/watch"
@@ -40,18 +41,21 @@ const forgetTries = 5
 
 func (w *world) forget() error {
 	before := w.record.goneCount()
+	// Once only: both servers must come to the same end.
+	change := w.churn
 	for range forgetTries {
 		w.proxy.close()
-		if err := w.churn(); err != nil {
+		if err := change(); err != nil {
 			return err
 		}
 		if err := w.restart(); err != nil {
 			return err
 		}
 		// The informers' revisions are old now.
-		if err := w.churn(); err != nil {
+		if err := change(); err != nil {
 			return err
 		}
+		change = w.stir
 		if err := w.proxy.open(); err != nil {
 			return err
 		}
@@ -63,6 +67,23 @@ func (w *world) forget() error {
 		}
 	}
 	return errors.New("no informer was told that its revision is gone")
+}
+
+// stir makes revisions and changes nothing that is followed.
+func (w *world) stir() error {
+	maps := w.client.CoreV1().ConfigMaps(namespace)
+	for range 3 {
+		made, err := maps.Create(w.context, &corev1.ConfigMap{
+			ObjectMeta: metav1.ObjectMeta{GenerateName: "stir-"},
+		}, metav1.CreateOptions{})
+		if err != nil {
+			return err
+		}
+		if err := maps.Delete(w.context, made.Name, metav1.DeleteOptions{}); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (w *world) oldWatch(revision string) error {
