@@ -35,15 +35,20 @@ func (w *world) gone() error {
 	return w.oldPage(first.Continue)
 }
 
-// An informer whose connection breaks in certain ways lists by itself, before
-// anybody could tell it: then all is cut off once more.
-const forgetTries = 5
+const (
+	// An informer whose watch breaks within its first second lists anew by itself
+	// (client-go's VeryShortWatchError), before anybody could tell it.
+	watchAge = 2 * time.Second
+	// It may do so for other reasons: then all is cut off once more.
+	forgetTries = 5
+)
 
 func (w *world) forget() error {
 	before := w.record.goneCount()
 	// Once only: both servers must come to the same end.
 	change := w.churn
 	for range forgetTries {
+		time.Sleep(watchAge)
 		w.proxy.close()
 		if err := change(); err != nil {
 			return err

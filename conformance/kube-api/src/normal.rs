@@ -156,8 +156,9 @@ fn before_difference(text: &str) -> &str {
 }
 
 /// Lists whose order is chance: owners are sorted by the second of their last
-/// write, and subsets by a hash over the uids in them. Both are put into the
-/// order of what is left once that is replaced.
+/// write, subsets by a hash over the uids in them, and the endpoints of a mirrored
+/// slice come out of a Go map. All are put into the order of what is left once
+/// that is replaced.
 fn sort_by_chance(value: &mut Value) {
     match value {
         Value::Array(list) => list.iter_mut().for_each(sort_by_chance),
@@ -166,7 +167,9 @@ fn sort_by_chance(value: &mut Value) {
                 sort_by_chance(member);
                 // `keep` names parts by their whole pointer.
                 let name = key.rsplit('/').next().unwrap_or_default();
-                if let ("managedFields" | "subsets", Value::Array(list)) = (name, member) {
+                if let ("managedFields" | "subsets" | "endpoints", Value::Array(list)) =
+                    (name, member)
+                {
                     list.sort_by_cached_key(ToString::to_string);
                 }
             }
@@ -416,6 +419,9 @@ mod tests {
         let normal = Normal::new("127.0.0.1:1234");
         let owners = |first: &str, second: &str| json!({"metadata": {"managedFields": [{"manager": first}, {"manager": second}]}});
         assert_eq!(normal.value(&owners("a", "b")), normal.value(&owners("b", "a")));
+        let slice =
+            |one: &str, other: &str| json!({"endpoints": [{"hostname": one}, {"hostname": other}]});
+        assert_eq!(normal.value(&slice("a", "b")), normal.value(&slice("b", "a")));
         let table = normal.value(&json!({"cells": ["x", "12s", "80:30001/TCP,81:32000/TCP", 3]}));
         assert_eq!(table, json!({"cells": ["x", "<age>", "80:30001/TCP,81:<nodePort>/TCP", 3]}));
         let revision = normal.value(&json!({"updateRevision": "one-7d6dcdc77"}));
