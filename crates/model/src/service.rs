@@ -62,6 +62,9 @@ pub enum AppProtocol {
     Tls,
     /// Plain TCP.
     Tcp,
+    /// TCP of which nothing was said that is known. A proxy that can look at the
+    /// first bytes decides by them; to everyone else it is TCP.
+    Unknown,
     /// Plain UDP.
     Udp,
     /// Any other name, kept as it was written: `mongo`, `redis`, `dubbo`, ...
@@ -84,10 +87,9 @@ impl AppProtocol {
             ("mongo" | "redis" | "mysql" | "dubbo" | "thrift" | "kafka", _) => {
                 Self::Other(crate::name(&word.to_ascii_lowercase()))
             }
-            (_, Some(other)) if !other.eq_ignore_ascii_case("tcp") => {
-                Self::Other(crate::name(other))
-            }
-            _ => Self::Tcp,
+            ("tcp", _) => Self::Tcp,
+            (_, Some(other)) => Self::Other(crate::name(other)),
+            _ => Self::Unknown,
         }
     }
 
@@ -98,7 +100,7 @@ impl AppProtocol {
             Self::Http2 => "http2",
             Self::Grpc => "grpc",
             Self::Tls => "tls",
-            Self::Tcp => "tcp",
+            Self::Tcp | Self::Unknown => "tcp",
             Self::Udp => "udp",
             Self::Other(other) => other,
         }
@@ -231,6 +233,7 @@ mod tests {
             (None, "mongo", Transport::Tcp, "mongo"),
             (None, "whatever", Transport::Tcp, "tcp"),
             (None, "httpx", Transport::Tcp, "tcp"),
+            (None, "tcp-x", Transport::Tcp, "tcp"),
             (None, "", Transport::Tcp, "tcp"),
             (None, "grpc", Transport::Udp, "udp"),
             (Some("kubernetes.io/h2c"), "http", Transport::Tcp, "http2"),
@@ -241,6 +244,22 @@ mod tests {
                 expected,
                 "{app:?} {port_name:?} {transport:?}"
             );
+        }
+    }
+
+    #[test]
+    fn tcp_that_is_said_differs_from_tcp_that_is_assumed() {
+        for (app, port_name, said) in [
+            (None, "tcp", true),
+            (None, "tcp-x", true),
+            (Some("TCP"), "whatever", true),
+            (None, "whatever", false),
+            (None, "", false),
+            (Some(""), "", false),
+        ] {
+            let protocol = AppProtocol::of(app, port_name, Transport::Tcp);
+            assert_eq!(protocol == AppProtocol::Tcp, said, "{app:?} {port_name:?}");
+            assert_eq!(protocol == AppProtocol::Unknown, !said, "{app:?} {port_name:?}");
         }
     }
 }

@@ -1,0 +1,34 @@
+//! The xDS face: the catalog as resources of Envoy and of proxyless gRPC.
+//!
+//! ```text
+//!   ServiceEntry --backends--> Backend --+-- endpoints (EDS, the same for both)
+//!   Snapshot ----aliases----> Aliases ---+-- envoy: clusters, routes, listeners
+//!                                        +-- grpc:  cluster, routes, listener
+//! ```
+//!
+//! A [`Backend`] is one port of a service with the endpoints that take its traffic,
+//! in the words of no dialect. The dialects turn backends into resources; each is a
+//! pure function of what it is given, so that equal input gives equal bytes on every
+//! replica. The two share nothing but endpoints: gRPC refuses a whole resource for a
+//! single choice that is Envoy's.
+//!
+//! Read [`backend`] first, then [`grpc`], which is the smaller dialect, then
+//! [`envoy`].
+//!
+//! Deliberately absent: routing rules and mutual TLS. They are policy; the generators
+//! of routes and clusters are where they will come in.
+
+#![forbid(unsafe_code)]
+
+pub mod aliases;
+pub mod backend;
+pub mod endpoints;
+pub mod envoy;
+pub mod grpc;
+pub mod names;
+mod parts;
+pub mod protocol;
+
+pub use aliases::Aliases;
+pub use backend::{Backend, Destination, Locality, backends};
+pub use protocol::Protocol;
