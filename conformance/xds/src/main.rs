@@ -1,0 +1,65 @@
+//! Judges the generators of the xDS face by real Envoy.
+//!
+//! ```text
+//!   world ──▶ catalog ──▶ resources ──▶ one bootstrap ──▶ envoy --mode validate ──▶ table, exit code
+//! ```
+//!
+//! [`worlds`] makes small catalogs, one per rule of the generators; [`bootstrap`] puts
+//! their resources into a file that Envoy reads whole, without a server. Envoy checks
+//! each as it would check it on a stream. Worlds that are spoiled on purpose must be
+//! refused: they prove that the judge looks.
+
+#![forbid(unsafe_code)]
+// A judge speaks to a terminal.
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
+mod bootstrap;
+mod worlds;
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, ExitCode},
+};
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use portolan_envoy_proto::{Message, config::bootstrap::v3::Bootstrap};
+
+#[derive(Parser)]
+#[command(about = "Judges the generators of the xDS face by real Envoy.")]
+struct Cli {
+    /// The Envoy binary
+    #[arg(long)]
+    envoy: PathBuf,
+}
+
+fn main() -> Result<ExitCode> {
+    let cli = Cli::parse();
+    let folder = tempfile::tempdir().context("cannot make a folder for bootstraps")?;
+    let mut wrong = 0;
+    for case in worlds::all()? {
+        let refused = refusal(&cli.envoy, folder.path(), &case.bootstrap)?;
+        let is_fine = refused.is_some() == case.is_spoiled;
+        let verdict = if is_fine { "ok" } else { "WRONG" };
+        println!("{verdict:5}  {}", case.name);
+        if !is_fine {
+            wrong += 1;
+            eprintln!("{}", refused.as_deref().unwrap_or("Envoy took what is spoiled"));
+        }
+    }
+    Ok(if wrong == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// What Envoy has against a bootstrap, if anything.
+fn refusal(envoy: &Path, folder: &Path, bootstrap: &Bootstrap) -> Result<Option<String>> {
+    let file = folder.join("bootstrap.pb");
+    std::fs::write(&file, bootstrap.encode_to_vec())
+        .with_context(|| format!("cannot write {}", file.display()))?;
+    let output = Command::new(envoy)
+        .args(["--mode", "validate", "--log-level", "error", "--config-path"])
+        .arg(&file)
+        .output()
+        .with_context(|| format!("cannot run {}", envoy.display()))?;
+    let told = || String::from_utf8_lossy(&output.stderr).into_owned();
+    Ok((!output.status.success()).then(told))
+}
