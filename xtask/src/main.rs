@@ -46,12 +46,12 @@ enum Task {
         #[arg(long)]
         short: bool,
     },
-    /// Run the judges from outside (they need Go), compare, and fail on differences
+    /// Run the judges from outside (they need Go; xds needs Python), compare, and fail on differences
     #[command(after_help = "Examples:\n  \
         cargo xtask conformance kube-api\n  \
         cargo xtask conformance kube-api --only kubectl:apply")]
     Conformance {
-        /// kube-api, dns, or all
+        /// kube-api, dns, xds, or all
         #[arg(default_value = "all")]
         name: String,
         /// Only parts whose name contains this: a scenario, kubectl:SCRIPT, informers, in-cluster

@@ -4,16 +4,19 @@
 //!   ServiceEntry --backends--> Backend --+-- endpoints (EDS, the same for both)
 //!   Snapshot ----aliases----> Aliases ---+-- envoy: clusters, routes, listeners
 //!                                        +-- grpc:  cluster, routes, listener
+//!                                                          |
+//!                                                 encoded, into the Store
 //! ```
 //!
 //! A [`Backend`] is one port of a service with the endpoints that take its traffic,
 //! in the words of no dialect. The dialects turn backends into resources; each is a
 //! pure function of what it is given, so that equal input gives equal bytes on every
 //! replica. The two share nothing but endpoints: gRPC refuses a whole resource for a
-//! single choice that is Envoy's.
+//! single choice that is Envoy's. The [`Store`] keeps them encoded, with versions that
+//! follow from content alone, and knows what changed since a revision.
 //!
 //! Read [`backend`] first, then [`grpc`], which is the smaller dialect, then
-//! [`envoy`].
+//! [`envoy`]; [`store`] stands for itself.
 //!
 //! Deliberately absent: routing rules and mutual TLS. They are policy; the generators
 //! of routes and clusters are where they will come in.
@@ -28,7 +31,9 @@ pub mod grpc;
 pub mod names;
 mod parts;
 pub mod protocol;
+pub mod store;
 
 pub use aliases::Aliases;
 pub use backend::{Backend, Destination, Locality, backends};
 pub use protocol::Protocol;
+pub use store::Store;
