@@ -5,7 +5,7 @@
 //!   Snapshot ----aliases----> Aliases ---+-- envoy: clusters, routes, listeners
 //!                                        +-- grpc:  cluster, routes, listener
 //!                                                          |
-//!                                                 encoded, into the Store
+//!                                                 encoded, into the Store --> Streams
 //! ```
 //!
 //! A [`Backend`] is one port of a service with the endpoints that take its traffic,
@@ -16,7 +16,7 @@
 //! follow from content alone, and knows what changed since a revision.
 //!
 //! Read [`backend`] first, then [`grpc`], which is the smaller dialect, then
-//! [`envoy`]; [`store`] stands for itself.
+//! [`envoy`]; [`store`] and [`stream`] stand for themselves.
 //!
 //! Deliberately absent: routing rules and mutual TLS. They are policy; the generators
 //! of routes and clusters are where they will come in.
@@ -32,8 +32,10 @@ pub mod names;
 mod parts;
 pub mod protocol;
 pub mod store;
+pub mod stream;
 
 pub use aliases::Aliases;
 pub use backend::{Backend, Destination, Locality, backends};
 pub use protocol::Protocol;
 pub use store::Store;
+pub use stream::Stream;
