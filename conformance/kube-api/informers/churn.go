@@ -10,7 +10,8 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// churn makes, changes and removes objects; each is made at most once.
+// churn makes, changes and removes objects; each is made at most once. What
+// comes of it depends on the seed alone, and not on how fast a server is.
 func (w *world) churn() error {
 	for range operations {
 		number := w.random.Intn(40)
@@ -41,9 +42,14 @@ func (w *world) churn() error {
 	return nil
 }
 
-func podName(number int) string        { return fmt.Sprintf("pod-%d", number) }
-func serviceName(number int) string    { return fmt.Sprintf("service-%d", number) }
-func deploymentName(number int) string { return fmt.Sprintf("deployment-%d", number) }
+func podName(number int) string     { return fmt.Sprintf("pod-%d", number) }
+func serviceName(number int) string { return fmt.Sprintf("service-%d", number) }
+
+// deploymentName is never used again once its Deployment was removed: what the
+// collector has not removed yet of the one before would be in the way, or not.
+func (w *world) deploymentName(number int) string {
+	return fmt.Sprintf("deployment-%d-%d", number, w.removed[number])
+}
 
 func (w *world) makePod(number int) error {
 	pod := &corev1.Pod{
@@ -86,10 +92,10 @@ func (w *world) makeService(number int) error {
 
 // makeDeployment makes one whose Pods nobody runs: they are made and removed.
 func (w *world) makeDeployment(number int) error {
-	labels := map[string]string{"deployment": fmt.Sprint(number)}
+	labels := map[string]string{"deployment": w.deploymentName(number)}
 	replicas := int32(2)
 	deployment := &appsv1.Deployment{
-		ObjectMeta: metav1.ObjectMeta{Name: deploymentName(number)},
+		ObjectMeta: metav1.ObjectMeta{Name: w.deploymentName(number)},
 		Spec: appsv1.DeploymentSpec{
 			Replicas: &replicas,
 			Selector: &metav1.LabelSelector{MatchLabels: labels},
@@ -108,9 +114,13 @@ func (w *world) changeDeployment(number int) error {
 	deployments := w.client.AppsV1().Deployments(namespace)
 	if replicas := w.random.Intn(4); replicas > 0 {
 		patch := fmt.Sprintf(`{"spec":{"replicas":%d}}`, replicas)
-		_, err := deployments.Patch(w.context, deploymentName(number), types.MergePatchType, []byte(patch), metav1.PatchOptions{})
+		_, err := deployments.Patch(w.context, w.deploymentName(number), types.MergePatchType, []byte(patch), metav1.PatchOptions{})
 		return err
 	}
 	background := metav1.DeletePropagationBackground
-	return deployments.Delete(w.context, deploymentName(number), metav1.DeleteOptions{PropagationPolicy: &background})
+	err := deployments.Delete(w.context, w.deploymentName(number), metav1.DeleteOptions{PropagationPolicy: &background})
+	if err == nil {
+		w.removed[number]++
+	}
+	return err
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"sort"
+	"strings"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -40,28 +41,29 @@ func (w *world) dump(path string) error {
 	}); err != nil {
 		return err
 	}
-	stores := map[string][]any{}
+	stores := map[string]map[string]any{}
 	if err := until(w.collected); err != nil {
 		// kube-controller-manager's collector does leave some behind when the API
 		// goes away and comes back without a history: that is its own row.
 		fmt.Println(err)
-		stores["uncollected"] = []any{"Pods"}
+		stores["uncollected"] = map[string]any{"pods": true}
 	}
 	for _, f := range w.followed {
-		kept := cache.NewStore(cache.MetaNamespaceKeyFunc)
+		var kept []any
 		for _, object := range f.informer.GetStore().List() {
 			orphan, err := w.isOrphan(object)
 			if err != nil {
 				return err
 			}
-			if orphan {
-				continue
-			}
-			if err := kept.Add(object); err != nil {
-				return err
+			if !orphan {
+				kept = append(kept, object)
 			}
 		}
-		stores[f.name] = sorted(kept)
+		keyed, err := byKey(kept)
+		if err != nil {
+			return err
+		}
+		stores[f.name] = keyed
 	}
 	text, err := json.MarshalIndent(stores, "", " ")
 	if err != nil {
@@ -90,7 +92,8 @@ func (w *world) collected() error {
 	return nil
 }
 
-// isOrphan tells whether an object is a Pod whose ReplicaSet is gone.
+// isOrphan tells whether an object is a Pod whose ReplicaSet or Deployment is
+// gone.
 func (w *world) isOrphan(object any) (bool, error) {
 	pod, ok := object.(*corev1.Pod)
 	if !ok {
@@ -104,7 +107,15 @@ func (w *world) isOrphan(object any) (bool, error) {
 	if apierrors.IsNotFound(err) {
 		return true, nil
 	}
-	return err == nil && found.UID != owner.UID, err
+	if err != nil || found.UID != owner.UID {
+		return err == nil, err
+	}
+	owner = metav1.GetControllerOf(found)
+	if owner == nil {
+		return true, nil
+	}
+	_, held, err := w.store("deployments").GetByKey(namespace + "/" + owner.Name)
+	return !held, err
 }
 
 func (w *world) store(name string) cache.Store {
@@ -126,22 +137,25 @@ func (f *followed) versions() map[string]string {
 	return copied
 }
 
-// sorted are the objects of a store in an order that made-up names do not
-// change.
-func sorted(store cache.Store) []any {
-	objects := store.List()
-	key := func(object any) string {
+// byKey names objects so that two servers can be compared: by their name, or,
+// if that was made up, by what it was made from and a number.
+func byKey(objects []any) (map[string]any, error) {
+	keyed := map[string]any{}
+	for _, object := range objects {
 		accessor, err := meta.Accessor(object)
 		if err != nil {
-			return ""
+			return nil, err
 		}
+		key := accessor.GetName()
 		if made := accessor.GetGenerateName(); made != "" {
-			return made
+			if hash := accessor.GetLabels()[appsv1.DefaultDeploymentUniqueLabelKey]; hash != "" {
+				made = strings.Replace(made, hash, "hash", 1)
+			}
+			number := 0
+			for key = fmt.Sprint(made, number); keyed[key] != nil; key = fmt.Sprint(made, number) {
+				number++
+			}
 		}
-		return accessor.GetName()
-	}
-	sort.SliceStable(objects, func(a, b int) bool { return key(objects[a]) < key(objects[b]) })
-	for at, object := range objects {
 		if slice, ok := object.(*discoveryv1.EndpointSlice); ok {
 			// The order of endpoints is open, and how often a controller wrote.
 			slice = slice.DeepCopy()
@@ -149,8 +163,9 @@ func sorted(store cache.Store) []any {
 			sort.Slice(slice.Endpoints, func(a, b int) bool {
 				return fmt.Sprint(slice.Endpoints[a].Addresses) < fmt.Sprint(slice.Endpoints[b].Addresses)
 			})
-			objects[at] = slice
+			object = slice
 		}
+		keyed[key] = object
 	}
-	return objects
+	return keyed, nil
 }

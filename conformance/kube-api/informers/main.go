@@ -66,8 +66,10 @@ type world struct {
 	proxy       *proxy
 	record      *record
 	random      *rand.Rand
-	followed    []*followed
-	input       *bufio.Reader
+	// removed counts the Deployments of each number that are no more.
+	removed  map[int]int
+	followed []*followed
+	input    *bufio.Reader
 }
 
 func run(kubeconfig string, seed int64, dump string) error {
@@ -162,7 +164,7 @@ func newWorld(ctx context.Context, kubeconfig string, seed int64) (*world, error
 	}
 	return &world{
 		context: ctx, client: client, cut: cut, proxy: between, record: record,
-		random: rand.New(rand.NewSource(seed)), input: bufio.NewReader(os.Stdin),
+		random: rand.New(rand.NewSource(seed)), removed: map[int]int{}, input: bufio.NewReader(os.Stdin),
 	}, nil
 }
 

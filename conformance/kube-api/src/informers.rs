@@ -72,22 +72,23 @@ fn run(
     if !child.wait()?.success() {
         return Ok(None);
     }
-    let stores: BTreeMap<String, Vec<Value>> = serde_json::from_slice(&fs::read(dump)?)?;
+    let stores: BTreeMap<String, BTreeMap<String, Value>> =
+        serde_json::from_slice(&fs::read(dump)?)?;
     // Known of theirs, and no excuse for ours.
     if server.is_ours() && stores.contains_key("uncollected") {
         return Ok(None);
     }
     let mut normal = Normal::new(&kubeconfig::read(&server.kubeconfig)?.authority);
-    for object in stores.values().flatten() {
+    for object in stores.values().flat_map(BTreeMap::values) {
         normal.study(object);
     }
     let mut rows = Vec::new();
     for (kind, objects) in stores {
-        for (at, mut object) in objects.into_iter().enumerate() {
+        for (key, mut object) in objects {
             for pointer in DROPPED {
                 suite::remove(&mut object, &pointer.split('/').skip(1).collect::<Vec<_>>());
             }
-            let id = format!("informers:{}/{kind}/{at}", mode.0);
+            let id = format!("informers:{}/{kind}/{key}", mode.0);
             rows.push(Row { id, outcome: normal.value(&object) });
         }
     }
