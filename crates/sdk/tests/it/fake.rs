@@ -110,6 +110,20 @@ impl Fake {
         self.wake();
     }
 
+    /// A Pod as it is given; its name is also its uid.
+    pub(crate) fn put_object(&self, name: &str, mut pod: Value) {
+        pod["metadata"]["name"] = json!(name);
+        pod["metadata"]["uid"] = json!(name);
+        self.state().store(name, pod);
+        self.wake();
+    }
+
+    /// What a writer does that asks for nothing in return.
+    pub(crate) fn merge(&self, name: &str, change: &Value) {
+        assert!(self.state().patch(name, change).status().is_success());
+        self.wake();
+    }
+
     /// Another Pod takes the name.
     pub(crate) fn replace(&self, name: &str) {
         let pod = json!({"metadata": {"name": name, "uid": "another"}});
@@ -231,11 +245,11 @@ impl Inner {
         response
     }
 
-    fn list(&self, after: &str) -> Response {
+    fn list(&self, after: &str, selected: bool) -> Response {
         let mut items: Vec<(&String, &Value)> = self
             .pods
             .iter()
-            .filter(|(name, pod)| name.as_str() > after && is_selected(pod))
+            .filter(|(name, pod)| name.as_str() > after && (!selected || is_selected(pod)))
             .collect();
         let more = items.len() > PAGE;
         items.truncate(PAGE);
@@ -315,7 +329,10 @@ async fn answer(
             drop(state);
             watch_from(Open(shared), since, generation)
         }
-        (_, None) => state.list(query.get("continue").map_or("", String::as_str)),
+        (_, None) => state.list(
+            query.get("continue").map_or("", String::as_str),
+            query.contains_key("labelSelector"),
+        ),
     }
 }
 

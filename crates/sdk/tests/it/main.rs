@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod defects;
 mod fake;
+mod founding;
 mod register;
 mod subscribe;
 
