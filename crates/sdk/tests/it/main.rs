@@ -5,6 +5,7 @@
 mod defects;
 mod fake;
 mod founding;
+mod model;
 mod register;
 mod subscribe;
 

@@ -9,6 +9,8 @@
 //! [`list`] writes the dialect of `app.io`, [`native`] the one of `registry.portolan.dev`. A
 //! write is tried again, with pauses, while the API says that another try may work.
 
+#[cfg(test)]
+mod interleavings;
 mod list;
 mod native;
 
