@@ -36,6 +36,8 @@ pub struct Config {
     pub cluster_domain: String,
     /// The build, for `/v1/status`.
     pub program_version: String,
+    /// Watches that may be open at once; [`WATCHES_MAX`] unless told. More are refused with 503.
+    pub watches_max: usize,
 }
 
 /// The face could not start.
@@ -111,9 +113,9 @@ pub struct Parts {
     pub problems: Problems,
 }
 
-/// Watches that may be open at once; more are refused with 503. A browser page
-/// or a CLI holds one; programs in numbers use the SDK.
-pub const WATCHES_MAX: usize = 256;
+/// Watches that may be open at once. Each process with the SDK holds one, however many services
+/// it asks for; one that waits costs a socket and some KiB.
+pub const WATCHES_MAX: usize = 4_096;
 
 /// Requests that may wait for convergence at once; more are refused with 503.
 /// Each is woken by every change and looks at the whole board.
@@ -136,6 +138,7 @@ pub async fn start(config: Config, parts: Parts, tasks: &Tasks) -> Result<Runnin
     metrics::register(&parts.metrics, parts.hub.clone(), parts.clock.clone());
     let hub = parts.hub.clone();
     let clock = parts.clock.clone();
+    let watches = Arc::new(Semaphore::new(config.watches_max));
     let shared = Arc::new(Shared {
         hub: parts.hub,
         clock: parts.clock,
@@ -144,7 +147,7 @@ pub async fn start(config: Config, parts: Parts, tasks: &Tasks) -> Result<Runnin
         problems: parts.problems,
         config,
         shutdown: tasks.shutdown().clone(),
-        watches: Arc::new(Semaphore::new(WATCHES_MAX)),
+        watches,
         waits: Semaphore::new(WAITS_MAX),
         lists: Semaphore::new(LISTS_MAX),
     });

@@ -8,8 +8,9 @@ use axum::extract::{
     Path, Query,
     rejection::{PathRejection, QueryRejection},
 };
+use portolan_catalog::ServiceEntry;
 use portolan_model::{Face, ObjectName, Origin, ServiceKey};
-use portolan_view::{Filter, Selector, Target};
+use portolan_view::{Filter, PortChoice, Selector, Target, Which};
 use serde::Deserialize;
 
 use crate::{Shared, problem::Refusal};
@@ -39,7 +40,7 @@ pub(crate) fn key(path: KeyPath) -> Result<ServiceKey, Refusal> {
 #[serde(deny_unknown_fields)]
 pub(crate) struct NoQuery {}
 
-/// What lists, and the watch, take in their query.
+/// What lists take in their query.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 pub(crate) struct ListQuery {
@@ -47,36 +48,155 @@ pub(crate) struct ListQuery {
     namespace: Option<String>,
     /// `[ORIGIN:][NAMESPACE/]NAME`.
     service: Option<String>,
+    /// A service by its name in DNS.
+    host: Option<String>,
     /// A label selector, as kubectl's `-l`.
     labels: Option<String>,
-    /// For the watch: the version that the client has.
+    /// Of the watch, not of lists.
     version: Option<String>,
 }
 
 impl ListQuery {
     /// The filter. A list of now takes no version.
-    pub(crate) fn filter(self) -> Result<Filter, Refusal> {
-        match self.version {
-            Some(_) => Err(Refusal::bad_request("lists take no version; they are of now")
-                .hint("/v1/watch resumes from a version")),
-            None => Ok(self.split()?.0),
+    pub(crate) fn filter(self, shared: &Shared) -> Result<Filter, Refusal> {
+        if self.version.is_some() {
+            return Err(Refusal::bad_request("lists take no version; they are of now")
+                .hint("/v1/watch resumes from a version"));
+        }
+        let labels = selector("labels", self.labels.as_deref())?;
+        let filter = Filter { origin: self.origin, namespace: self.namespace, name: None, labels };
+        let filter = of_service(filter, self.service.as_deref())?;
+        match &self.host {
+            None => Ok(filter),
+            Some(host) => of_host(filter, host, shared),
         }
     }
+}
 
-    /// The filter, and the version to resume from.
-    pub(crate) fn split(self) -> Result<(Filter, Option<String>), Refusal> {
-        let labels = Selector::parse(self.labels.as_deref().unwrap_or_default())
-            .map_err(Refusal::bad_request)?;
-        let filter = Filter { origin: self.origin, namespace: self.namespace, name: None, labels };
-        let filter = match self.service.as_deref() {
-            None => filter,
-            Some(service) if service.is_empty() || service.ends_with('/') => {
-                return Err(Refusal::bad_request(format!("{service:?} is no service"))
-                    .hint("write service=[ORIGIN:][NAMESPACE/]NAME"));
+/// Narrows a filter to one service.
+fn of_service(filter: Filter, service: Option<&str>) -> Result<Filter, Refusal> {
+    match service {
+        None => Ok(filter),
+        Some(service) if service.is_empty() || service.ends_with('/') => {
+            Err(Refusal::bad_request(format!("{service:?} is no service"))
+                .hint("write service=[ORIGIN:][NAMESPACE/]NAME"))
+        }
+        Some(service) => Ok(filter.of_service(service)),
+    }
+}
+
+/// Narrows a filter to the service that has a name in DNS.
+fn of_host(filter: Filter, host: &str, shared: &Shared) -> Result<Filter, Refusal> {
+    match target(host, filter.namespace.as_deref(), shared) {
+        Ok(Target::DnsName(key)) => {
+            let only = Filter::only(&key);
+            let fits = |asked: &Option<String>, is: &Option<String>| asked.is_none() || asked == is;
+            let agrees = fits(&filter.origin, &only.origin)
+                && fits(&filter.namespace, &only.namespace)
+                && fits(&filter.name, &only.name);
+            if agrees {
+                return Ok(Filter { labels: filter.labels, ..only });
             }
-            Some(service) => filter.of_service(service),
+            Err(Refusal::bad_request(format!(
+                "host={host} is {key}, which origin, namespace or service rule out"
+            )))
+        }
+        _ => Err(Refusal::bad_request(format!("host={host} is no name of a service in DNS"))
+            .hint("write host=NAME.NAMESPACE.svc.DOMAIN, or .ORIGIN.DOMAIN for other origins")),
+    }
+}
+
+fn selector(parameter: &str, text: Option<&str>) -> Result<Selector, Refusal> {
+    Selector::parse(text.unwrap_or_default())
+        .map_err(|bad| Refusal::bad_request(format!("{parameter}: {bad}")))
+}
+
+/// What the list of instances takes beside: the port, the node and the labels of instances.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+pub(crate) struct InstanceQuery {
+    origin: Option<String>,
+    namespace: Option<String>,
+    service: Option<String>,
+    host: Option<String>,
+    labels: Option<String>,
+    version: Option<String>,
+    port: Option<String>,
+    node: Option<String>,
+    instance_labels: Option<String>,
+}
+
+impl InstanceQuery {
+    pub(crate) fn read(self, shared: &Shared) -> Result<(Filter, Which), Refusal> {
+        let Self { origin, namespace, service, host, labels, version, .. } = self;
+        let port = self.port.as_deref().map(PortChoice::parse).transpose();
+        let which = Which {
+            port: port.map_err(Refusal::bad_request)?,
+            labels: selector("instanceLabels", self.instance_labels.as_deref())?,
+            node: self.node,
         };
-        Ok((filter, self.version))
+        let list = ListQuery { origin, namespace, service, host, labels, version };
+        Ok((list.filter(shared)?, which))
+    }
+}
+
+/// What the watch takes: like lists, but `service` may be there many times.
+#[derive(Debug, Default)]
+pub(crate) struct WatchQuery {
+    /// What is watched: whatever one of them accepts.
+    pub(crate) filters: Vec<Filter>,
+    /// The version that the client has.
+    pub(crate) version: Option<String>,
+    /// Instances that differ are told alone, not with all others of their service.
+    pub(crate) changes: bool,
+}
+
+/// Services that one watch may name.
+pub(crate) const WATCHED_SERVICES_MAX: usize = 1_000;
+
+impl WatchQuery {
+    pub(crate) fn read(pairs: Vec<(String, String)>) -> Result<Self, Refusal> {
+        let mut query = Self::default();
+        let (mut filter, mut services) = (Filter::default(), Vec::new());
+        for (name, value) in pairs {
+            match name.as_str() {
+                "origin" => filter.origin = Some(value),
+                "namespace" => filter.namespace = Some(value),
+                "labels" => filter.labels = selector("labels", Some(&value))?,
+                "service" => services.push(value),
+                "version" => query.version = Some(value),
+                "changes" => {
+                    query.changes = value.parse().map_err(|_| {
+                        Refusal::bad_request(format!("changes={value}: true or false"))
+                    })?;
+                }
+                _ => {
+                    return Err(Refusal::bad_request(format!(
+                        "unknown parameter {name:?}; the watch takes origin, namespace, \
+                         service (several times), labels, version and changes"
+                    )));
+                }
+            }
+        }
+        if services.len() > WATCHED_SERVICES_MAX {
+            return Err(Refusal::bad_request(format!(
+                "{} services; one watch may name {WATCHED_SERVICES_MAX}",
+                services.len()
+            ))
+            .hint("watch the whole namespace, or open another watch"));
+        }
+        query.filters = if services.is_empty() {
+            vec![filter]
+        } else {
+            let one = |service: &String| of_service(filter.clone(), Some(service));
+            services.iter().map(one).collect::<Result<_, _>>()?
+        };
+        Ok(query)
+    }
+
+    /// Whether it is about a service.
+    pub(crate) fn accepts(&self, entry: &ServiceEntry) -> bool {
+        self.filters.iter().any(|filter| filter.accepts(entry))
     }
 }
 

@@ -19,7 +19,9 @@ use tower_http::catch_panic::CatchPanicLayer;
 use crate::{
     Shared,
     problem::Refusal,
-    query::{Checked, KeyPath, ListQuery, NoQuery, WhyQuery, WorkloadQuery, key, query},
+    query::{
+        Checked, InstanceQuery, KeyPath, ListQuery, NoQuery, WhyQuery, WorkloadQuery, key, query,
+    },
     wait, watch,
 };
 
@@ -70,17 +72,18 @@ async fn list<T: Serialize>(
 }
 
 async fn services(State(shared): State<Arc<Shared>>, checked: Checked<ListQuery>) -> Answer {
-    let filter = query(checked)?.filter()?;
+    let filter = query(checked)?.filter(&shared)?;
     list(&shared, move |snapshot, now_ms| view::services(snapshot, &filter, now_ms)).await
 }
 
-async fn instances(State(shared): State<Arc<Shared>>, checked: Checked<ListQuery>) -> Answer {
-    let filter = query(checked)?.filter()?;
-    list(&shared, move |snapshot, now_ms| view::instances(snapshot, &filter, now_ms)).await
+async fn instances(State(shared): State<Arc<Shared>>, checked: Checked<InstanceQuery>) -> Answer {
+    let (filter, which) = query(checked)?.read(&shared)?;
+    list(&shared, move |snapshot, now_ms| view::instances_where(snapshot, &filter, &which, now_ms))
+        .await
 }
 
 async fn endpoints(State(shared): State<Arc<Shared>>, checked: Checked<ListQuery>) -> Answer {
-    let filter = query(checked)?.filter()?;
+    let filter = query(checked)?.filter(&shared)?;
     list(&shared, move |snapshot, now_ms| view::endpoints(snapshot, &filter, now_ms)).await
 }
 

@@ -5,7 +5,7 @@
 //! gets what changed since, or a reset when that version is no longer known.
 //!
 //! ```text
-//!   update --steps--> [reset] upsert... remove... synced --one at a time--> JSON --> client
+//!   update --steps--> [reset] upsert... change... remove... synced --one at a time--> JSON --> client
 //! ```
 //!
 //! A step of an update points at its service; it becomes JSON when the client has
@@ -26,14 +26,14 @@ use axum::{
 use futures_util::stream;
 use portolan_catalog::{ServiceEntry, Snapshot, Subscriber, Update};
 use portolan_model::{ServiceKey, Version};
-use portolan_view::{self as view, Filter};
+use portolan_view as view;
 use portolan_wire::WatchEvent;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{
-    Shared, WATCHES_MAX,
+    Shared,
     problem::Refusal,
-    query::{Checked, ListQuery, query},
+    query::{Checked, WatchQuery, query},
 };
 
 /// A watcher that nothing concerned is told the version after so many, so that
@@ -43,10 +43,12 @@ const BOOKMARK_VERSIONS: u64 = 256;
 pub(crate) async fn watch(
     State(shared): State<Arc<Shared>>,
     headers: HeaderMap,
-    checked: Checked<ListQuery>,
+    checked: Checked<Vec<(String, String)>>,
 ) -> Result<impl IntoResponse, Refusal> {
-    let (filter, version) = query(checked)?.split()?;
-    let asked = version
+    let mut query = WatchQuery::read(query(checked)?)?;
+    let asked = query
+        .version
+        .take()
         .map(|version| version.parse::<Version>())
         .transpose()
         .map_err(|bad| Refusal::bad_request(format!("version: {bad}")))?;
@@ -54,7 +56,7 @@ pub(crate) async fn watch(
     // server perhaps, gets everything anew.
     let last = headers.get("last-event-id").and_then(|id| id.to_str().ok()?.parse().ok());
     let permit = shared.watches.clone().try_acquire_owned().map_err(|_| {
-        Refusal::too_many(format!("{WATCHES_MAX} watches are open already"))
+        Refusal::too_many(format!("{} watches are open already", shared.config.watches_max))
             .hint("close one, or subscribe with the SDK")
     })?;
     let known: Option<Version> = last.or(asked);
@@ -64,7 +66,7 @@ pub(crate) async fn watch(
     };
     let follower = Follower {
         subscriber,
-        filter,
+        query,
         steps: VecDeque::new(),
         told: known,
         shared,
@@ -78,6 +80,8 @@ pub(crate) async fn watch(
 enum Step {
     Reset(Version),
     Upsert(Arc<Snapshot>, Arc<ServiceEntry>),
+    /// From one to the other.
+    Change(Arc<Snapshot>, Arc<ServiceEntry>, Arc<ServiceEntry>),
     Remove(Version, ServiceKey),
     Synced(Version),
 }
@@ -85,7 +89,7 @@ enum Step {
 /// One open watch. `steps` holds those of one update at most, each a pointer.
 struct Follower {
     subscriber: Subscriber,
-    filter: Filter,
+    query: WatchQuery,
     steps: VecDeque<Step>,
     /// The version that the client would resume from.
     told: Option<Version>,
@@ -98,7 +102,7 @@ impl Follower {
         while self.steps.is_empty() {
             let shutdown = self.shared.shutdown.clone();
             let update = shutdown.run_until_cancelled(self.subscriber.next()).await??;
-            self.steps = steps(&update, &self.filter, self.told);
+            self.steps = steps(&update, &self.query, self.told);
         }
         let event = self.steps.pop_front()?.event();
         let mut sent = Event::default().event(event.kind());
@@ -115,24 +119,30 @@ impl Follower {
 }
 
 /// What an update means for one watcher, who was last told of version `told`.
-fn steps(update: &Update, filter: &Filter, told: Option<Version>) -> VecDeque<Step> {
+fn steps(update: &Update, query: &WatchQuery, told: Option<Version>) -> VecDeque<Step> {
     let snapshot = update.snapshot();
     let version = snapshot.version();
     let mut steps = VecDeque::new();
     match update {
         Update::Reset(_) => {
             steps.push_back(Step::Reset(version));
-            let chosen = snapshot.services().filter(|entry| filter.accepts(entry));
+            let chosen = snapshot.services().filter(|entry| query.accepts(entry));
             steps.extend(chosen.map(|entry| Step::Upsert(snapshot.clone(), entry.clone())));
             steps.push_back(Step::Synced(version));
         }
         Update::Diff(diff, _) => {
             for change in &diff.services {
                 match (&change.before, &change.after) {
-                    (_, Some(after)) if filter.accepts(after) => {
+                    (Some(before), Some(after))
+                        if query.changes && query.accepts(before) && query.accepts(after) =>
+                    {
+                        let (before, after) = (before.clone(), after.clone());
+                        steps.push_back(Step::Change(snapshot.clone(), before, after));
+                    }
+                    (_, Some(after)) if query.accepts(after) => {
                         steps.push_back(Step::Upsert(snapshot.clone(), after.clone()));
                     }
-                    (Some(before), _) if filter.accepts(before) => {
+                    (Some(before), _) if query.accepts(before) => {
                         steps.push_back(Step::Remove(version, before.service.key.clone()));
                     }
                     _ => {}
@@ -153,11 +163,20 @@ impl Step {
         match self {
             Self::Reset(version) => WatchEvent::Reset { version: version.to_string() },
             Self::Synced(version) => WatchEvent::Synced { version: version.to_string() },
-            Self::Upsert(snapshot, entry) => WatchEvent::Upsert {
-                version: snapshot.version().to_string(),
-                service: view::service(&entry),
-                instances: view::instances_of(&snapshot, &entry).collect(),
-            },
+            Self::Upsert(snapshot, entry) => upsert(&snapshot, &entry),
+            Self::Change(snapshot, before, after) => {
+                let changes = view::instance_changes(&snapshot, &before, &after);
+                let Some(changes) = changes else { return upsert(&snapshot, &after) };
+                let key = &after.service.key;
+                WatchEvent::Change {
+                    version: snapshot.version().to_string(),
+                    origin: key.origin.to_string(),
+                    namespace: key.namespace.to_string(),
+                    name: key.name.to_string(),
+                    put: changes.put,
+                    gone: changes.gone,
+                }
+            }
             Self::Remove(version, key) => WatchEvent::Remove {
                 version: version.to_string(),
                 origin: key.origin.to_string(),
@@ -165,5 +184,13 @@ impl Step {
                 name: key.name.to_string(),
             },
         }
+    }
+}
+
+fn upsert(snapshot: &Snapshot, entry: &ServiceEntry) -> WatchEvent {
+    WatchEvent::Upsert {
+        version: snapshot.version().to_string(),
+        service: view::service(entry),
+        instances: view::instances_of(snapshot, entry).collect(),
     }
 }

@@ -9,12 +9,15 @@ use std::{
     time::Duration,
 };
 
-use portolan_api::{Config, Parts, WAITS_MAX, WATCHES_MAX};
+use portolan_api::{Config, Parts, WAITS_MAX};
 use portolan_catalog::Ack;
 use portolan_model::{Face, FaceId, ServiceKey, Transport, name};
 use portolan_runtime::{ManualClock, Metrics, Problems, Readiness, Shutdown, Tasks};
 use portolan_testkit::{Live, World, cluster_ip, endpoint, headless, port};
 use serde_json::Value;
+
+/// Few, so that a test can open all of them.
+const WATCHES_MAX: usize = 64;
 
 /// Everything here answers in milliseconds; a test that hangs fails after this.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -55,6 +58,7 @@ async fn api() -> Api {
         listen: (Ipv4Addr::LOCALHOST, 0).into(),
         cluster_domain: "cluster.local".to_owned(),
         program_version: "1.2.3".to_owned(),
+        watches_max: WATCHES_MAX,
     };
     let running = portolan_api::start(config, parts, &tasks).await.unwrap();
     let http = reqwest::Client::builder().no_proxy().build().unwrap();
@@ -232,6 +236,14 @@ async fn what_cannot_be_answered_is_refused_with_what_was_expected() {
         ("/v1/convergence?target=web&timeoutMs=-1", 400, "timeoutMs"),
         ("/v1/watch?version=yesterday", 400, "k3f9-1842"),
         ("/v1/watch?labels=%3D", 400, "notin"),
+        ("/v1/watch?nonsense=1", 400, "nonsense"),
+        ("/v1/watch?changes=yes", 400, "true or false"),
+        ("/v1/watch?service=a&service=", 400, "NAMESPACE"),
+        ("/v1/services?host=web", 400, "NAME.NAMESPACE.svc.DOMAIN"),
+        ("/v1/services?host=web.demo.svc&namespace=other", 400, "rule out"),
+        ("/v1/instances?port=0", 400, "1 to 65535"),
+        ("/v1/instances?port=70000", 400, "1 to 65535"),
+        ("/v1/instances?instanceLabels=a%20b%20c", 400, "instanceLabels"),
     ] {
         let (got, refusal) = api.json(path).await;
         assert_eq!((got, &refusal["status"]), (status, &status.into()), "{path}: {refusal}");
@@ -330,6 +342,113 @@ async fn a_watch_of_some_hears_of_those_and_keeps_a_young_version() {
     let web = portolan_model::Service { labels, ..headless("demo", "web", Vec::new()) };
     api.live.set(&world().service(web));
     assert_eq!(stream.until_synced().await[0], "remove web");
+}
+
+/// The discovery interface: a service by hostname, its instances by port and labels, those on a
+/// node.
+#[tokio::test]
+async fn services_by_hostname_and_instances_by_port_labels_and_node() {
+    let mut api = api().await;
+    let web = ServiceKey::kubernetes("demo", "web");
+    let of = |last: u8, node: &str, port: u16| portolan_model::Endpoint {
+        node: Some(name(node)),
+        target: Some(portolan_model::ObjectName::new("demo", &format!("web-{last}"))),
+        metadata: Some(Arc::new(BTreeMap::from([(name("version"), name(&format!("v{last}")))]))),
+        ..endpoint(
+            [127, 10, 0, last].into(),
+            &[("http", Transport::Tcp, port), ("admin", Transport::Tcp, 9)],
+        )
+    };
+    let ports = vec![port("http", Transport::Tcp, 80), port("admin", Transport::Tcp, 81)];
+    let more = World::new()
+        .namespace("demo")
+        .service(cluster_ip("demo", "web", &[[127, 96, 0, 1].into()], ports))
+        .endpoints("web-x", &web, vec![of(1, "n1", 8080), of(2, "n2", 8081)])
+        .registered("registry", "demo", "com.acme.Odd", vec![of(3, "n1", 7000)]);
+    api.live.set(&more);
+    for (query, expected) in [
+        (
+            "host=web.demo.svc.cluster.local",
+            "127.10.0.1:8080 127.10.0.1:9 127.10.0.2:8081 127.10.0.2:9",
+        ),
+        ("host=WEB.demo.svc&port=80", "127.10.0.1:8080 127.10.0.2:8081"),
+        ("host=web.demo.svc&port=admin", "127.10.0.1:9 127.10.0.2:9"),
+        // The port in front, not the one behind.
+        ("host=web.demo.svc&port=8080", ""),
+        ("host=com.acme.odd.demo.registry.cluster.local&port=7000", "127.10.0.3:7000"),
+        ("host=none.demo.svc", ""),
+        ("service=web&port=http&instanceLabels=version%3Dv2", "127.10.0.2:8081"),
+        ("service=web&instanceLabels=version%20notin%20(v1%2Cv2)", ""),
+        ("node=n1&port=http", "127.10.0.1:8080 127.10.0.3:7000"),
+        ("node=n1&origin=registry&port=http", "127.10.0.3:7000"),
+        ("node=n9", ""),
+    ] {
+        let (status, page) = api.json(&format!("/v1/instances?{query}")).await;
+        assert_eq!(status, 200, "{query}: {page}");
+        let found: Vec<String> = page["items"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|one| format!("{}:{}", one["address"].as_str().unwrap(), one["port"]))
+            .collect();
+        assert_eq!(found.join(" "), expected, "{query}");
+    }
+    let (_, page) = api.json("/v1/services?host=web.demo.svc.cluster.local").await;
+    let names: Vec<&str> =
+        page["items"].as_array().unwrap().iter().map(|one| one["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["web"]);
+}
+
+/// One stream for several services, which tells only the instances that differ.
+#[tokio::test]
+async fn a_watch_of_changes_tells_what_differs_and_leads_to_the_same() {
+    let mut api = api().await;
+    let endpoints = |lasts: &[(u8, bool)]| -> Vec<portolan_model::Endpoint> {
+        lasts
+            .iter()
+            .map(|(last, ready)| {
+                let mut one = endpoint([127, 10, 0, *last].into(), &[("http", Transport::Tcp, 80)]);
+                one.conditions.ready = *ready;
+                one
+            })
+            .collect()
+    };
+    let with =
+        |a: &[(u8, bool)], b: &[(u8, bool)]| {
+            World::new()
+                .namespace("demo")
+                .registered("registry", "demo", "a", endpoints(a))
+                .registered("registry", "demo", "b", endpoints(b))
+        };
+    api.live.set(&with(&[(1, true), (2, true)], &[(9, true)]));
+    let query = "service=registry:demo/a&service=registry:demo/b&service=demo/web&changes=true";
+    let mut stream = api.watch(query, None).await;
+    let first = stream.until_synced().await;
+    let told: BTreeSet<&str> = first[1..first.len() - 2].iter().map(String::as_str).collect();
+    assert_eq!(told, BTreeSet::from(["upsert a", "upsert b"]));
+    let addresses = |list: &Value| -> Vec<String> {
+        list.as_array()
+            .unwrap()
+            .iter()
+            .map(|one| {
+                format!("{} {}", one["address"].as_str().unwrap(), one["state"].as_str().unwrap())
+            })
+            .collect()
+    };
+    // One changes, one comes, one goes; b and the rest stay.
+    api.live.set(&with(&[(1, false), (3, true)], &[(9, true)]));
+    let change = stream.next().await;
+    assert_eq!((change.kind.as_str(), &change.data["name"]), ("change", &"a".into()));
+    let put = addresses(&change.data["put"]);
+    assert_eq!(put.len(), 2, "{put:?}");
+    assert!(put[0].starts_with("127.10.0.1 ") && put[1] == "127.10.0.3 serving", "{put:?}");
+    assert_eq!(change.data["gone"][0]["address"], "127.10.0.2");
+    assert_eq!(stream.until_synced().await[0], "synced");
+    // A service that is new is told whole, one without instances is gone.
+    api.live.set(&world());
+    let kinds = stream.until_synced().await;
+    assert!(kinds.contains(&"upsert web".to_owned()), "{kinds:?}");
+    assert!(kinds.contains(&"remove a".to_owned()), "{kinds:?}");
 }
 
 #[tokio::test]
@@ -508,6 +627,7 @@ async fn it_listens_on_loopback_only_and_tells_who_has_the_port() {
             listen,
             cluster_domain: "cluster.local".to_owned(),
             program_version: String::new(),
+            watches_max: WATCHES_MAX,
         };
         let refused = portolan_api::start(config, parts, &api.tasks).await;
         let text = refused.err().map(|error| error.to_string()).unwrap_or_default();

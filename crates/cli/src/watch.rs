@@ -64,7 +64,7 @@ fn wanted(event: &WatchEvent, name: Option<&str>) -> bool {
     let Some(wanted) = name else { return true };
     match event {
         WatchEvent::Upsert { service, .. } => service.name.contains(wanted),
-        WatchEvent::Remove { name, .. } => name.contains(wanted),
+        WatchEvent::Change { name, .. } | WatchEvent::Remove { name, .. } => name.contains(wanted),
         WatchEvent::Reset { .. } | WatchEvent::Synced { .. } => true,
     }
 }
@@ -97,10 +97,17 @@ impl Follower {
                     anew.insert(key, states);
                     return Vec::new();
                 }
+                self.now(key, states)
+            }
+            WatchEvent::Change { origin, namespace, name, put, gone, .. } => {
+                let key = (origin, namespace, name);
                 let known = self.known.get_or_insert_default();
-                let lines = lines(known.get(&key), &states);
-                known.insert(key.clone(), states);
-                lines.into_iter().map(|line| (key.clone(), line)).collect()
+                let mut states = known.get(&key).cloned().unwrap_or_default();
+                for one in &gone {
+                    states.remove(&subject(one));
+                }
+                states.extend(put.iter().map(|one| (subject(one), state(one))));
+                self.now(key, states)
             }
             WatchEvent::Remove { origin, namespace, name, .. } => {
                 let key = (origin, namespace, name);
@@ -113,6 +120,16 @@ impl Follower {
                 before.map_or_else(Vec::new, |before| between(&before, &anew))
             }
         }
+    }
+}
+
+impl Follower {
+    /// The instances of one service are these from now on.
+    fn now(&mut self, key: Key, states: States) -> Vec<(Key, String)> {
+        let known = self.known.get_or_insert_default();
+        let lines = lines(known.get(&key), &states);
+        known.insert(key.clone(), states);
+        lines.into_iter().map(|line| (key.clone(), line)).collect()
     }
 }
 

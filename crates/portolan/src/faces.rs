@@ -120,6 +120,7 @@ pub(crate) async fn start(
             listen: flags.http_listen,
             cluster_domain: flags.cluster_domain.clone(),
             program_version: portolan_cli::VERSION.to_owned(),
+            watches_max: portolan_api::WATCHES_MAX,
         };
         let parts = portolan_api::Parts { hub, clock, metrics, readiness, problems };
         let api = portolan_api::start(config, parts, &tasks).await?;

@@ -20,8 +20,9 @@ mod why;
 pub use codes::{Explanation, all_codes, explain};
 pub use convergence::{Wanted, convergence};
 pub use list::{
-    Filter, Process, endpoints, instances, instances_of, nodes, one_service, reason, service,
-    services, sources, status, versions, workloads,
+    Filter, InstanceChanges, PortChoice, Process, Which, endpoints, instance_changes, instances,
+    instances_of, instances_where, nodes, one_service, reason, service, services, sources, status,
+    versions, workloads,
 };
 pub use portolan_model::Selector;
 pub use target::{Target, find_services};

@@ -1,11 +1,15 @@
 //! Lists: services, instances, endpoints, nodes, sources, versions.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    hash::Hash,
+    sync::Arc,
+};
 
 use portolan_catalog::{Change, ServiceEntry, Snapshot, SourceStatus};
 use portolan_model::{
-    AppProtocol, Code, EndpointPort, Exposure, Name, Origin, Placed, Problem, Reason, Selector,
-    ServiceKey, SourceId, State, Verdict, Version,
+    AppProtocol, Code, Endpoint, EndpointPort, Exposure, Name, Origin, Placed, Problem, Reason,
+    Selector, ServiceKey, SourceId, State, Verdict, Version,
 };
 use portolan_wire as wire;
 
@@ -62,6 +66,77 @@ impl Filter {
             && self.namespace.as_ref().is_none_or(|namespace| *key.namespace == **namespace)
             && self.name.as_ref().is_none_or(|name| *key.name == **name)
             && self.labels.accepts(&entry.service.labels)
+    }
+}
+
+/// Which instances of the services a question is about.
+#[derive(Clone, Debug, Default)]
+pub struct Which {
+    /// Only at this port: of its service where that has ports, else its own.
+    pub port: Option<PortChoice>,
+    /// Only those whose labels it accepts: those of the Pod, and what the process says of
+    /// itself, whose word comes first.
+    pub labels: Selector,
+    /// Only those that run on this node.
+    pub node: Option<String>,
+}
+
+/// A port, by number or by name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PortChoice {
+    /// By number.
+    Number(u16),
+    /// By name.
+    Named(String),
+}
+
+impl PortChoice {
+    /// Reads `8080` or `http`. `Err` says what is wrong.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        if text.is_empty() || !text.bytes().all(|b| b.is_ascii_digit()) {
+            return match text {
+                "" => Err("a port is a number or a name".to_owned()),
+                name => Ok(Self::Named(name.to_owned())),
+            };
+        }
+        match text.parse() {
+            Ok(number) if number > 0 => Ok(Self::Number(number)),
+            _ => Err(format!("{text} is no port; ports are 1 to 65535")),
+        }
+    }
+
+    fn accepts(&self, entry: &ServiceEntry, port: &EndpointPort) -> bool {
+        let declared = &entry.service.ports;
+        match self {
+            Self::Named(name) => *port.name == **name,
+            Self::Number(number) if declared.is_empty() => port.port == Some(*number),
+            Self::Number(number) => declared.iter().any(|front| {
+                front.port == *number
+                    && front.name == port.name
+                    && front.transport == port.transport
+            }),
+        }
+    }
+}
+
+impl Which {
+    fn accepts_endpoint(&self, snapshot: &Snapshot, placed: &Placed) -> bool {
+        let endpoint = &placed.endpoint;
+        let pod = || endpoint.target.as_ref().and_then(|name| snapshot.workload(name));
+        if let Some(node) = &self.node {
+            let of_pod = || pod().and_then(|pod| pod.node.clone());
+            let found = endpoint.node.clone().or_else(of_pod);
+            if found.is_none_or(|found| *found != **node) {
+                return false;
+            }
+        }
+        if self.labels == Selector::default() {
+            return true;
+        }
+        let mut labels = pod().map(|pod| (*pod.labels).clone()).unwrap_or_default();
+        let own = endpoint.metadata.iter().flat_map(|metadata| metadata.iter());
+        labels.extend(own.map(|(key, value)| (key.clone(), value.clone())));
+        self.labels.accepts(&labels)
     }
 }
 
@@ -130,17 +205,82 @@ pub fn instances(snapshot: &Snapshot, filter: &Filter, now_ms: u64) -> wire::Pag
     page(snapshot, now_ms, items)
 }
 
+/// Some instances of some services.
+pub fn instances_where(
+    snapshot: &Snapshot,
+    filter: &Filter,
+    which: &Which,
+    now_ms: u64,
+) -> wire::Page<wire::Instance> {
+    let mut items = Vec::new();
+    for entry in chosen(snapshot, filter) {
+        for placed in entry.endpoints.iter().filter(|one| which.accepts_endpoint(snapshot, one)) {
+            let ports = placed.endpoint.ports.iter();
+            match &which.port {
+                None => items.extend(instances_at(snapshot, entry, placed)),
+                Some(port) => items.extend(
+                    ports
+                        .filter(|own| port.accepts(entry, own))
+                        .map(|own| instance(snapshot, entry, placed, Some(own))),
+                ),
+            }
+        }
+    }
+    page(snapshot, now_ms, items)
+}
+
+/// What of a service's instances differs between two versions.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct InstanceChanges {
+    /// New ones, and those that are otherwise than before.
+    pub put: Vec<wire::Instance>,
+    /// Those that are gone, as they were last.
+    pub gone: Vec<wire::Instance>,
+}
+
+/// The instances that differ, where nothing of the service but its instances does; `None` where
+/// something else does too.
+pub fn instance_changes(
+    snapshot: &Snapshot,
+    before: &ServiceEntry,
+    after: &ServiceEntry,
+) -> Option<InstanceChanges> {
+    if before.service != after.service || before.reasons != after.reasons {
+        return None;
+    }
+    // What tells endpoints of one service apart.
+    fn identity(placed: &Placed) -> impl Eq + Hash + '_ {
+        let Endpoint { address, ports, target, discriminator, .. } = &*placed.endpoint;
+        (address, ports, target, discriminator)
+    }
+    let was: HashMap<_, _> = before.endpoints.iter().map(|one| (identity(one), one)).collect();
+    let is: HashSet<_> = after.endpoints.iter().map(identity).collect();
+    let put = after.endpoints.iter().filter(|one| was.get(&identity(one)) != Some(one));
+    let gone = before.endpoints.iter().filter(|one| !is.contains(&identity(one)));
+    Some(InstanceChanges {
+        put: put.flat_map(|one| instances_at(snapshot, after, one)).collect(),
+        gone: gone.flat_map(|one| instances_at(snapshot, before, one)).collect(),
+    })
+}
+
 /// The instances of one service.
 pub fn instances_of<'a>(
     snapshot: &'a Snapshot,
     entry: &'a ServiceEntry,
 ) -> impl Iterator<Item = wire::Instance> + 'a {
-    entry.endpoints.iter().flat_map(move |placed| {
-        let ports = &placed.endpoint.ports;
-        // An endpoint without ports is still an instance: it must not vanish.
-        let none = ports.is_empty().then_some(None);
-        ports.iter().map(Some).chain(none).map(move |port| instance(snapshot, entry, placed, port))
-    })
+    entry.endpoints.iter().flat_map(move |placed| instances_at(snapshot, entry, placed))
+}
+
+/// One endpoint on each of its ports.
+fn instances_at<'a>(
+    snapshot: &'a Snapshot,
+    entry: &'a ServiceEntry,
+    placed: &'a Placed,
+) -> impl Iterator<Item = wire::Instance> + 'a {
+    let ports = &placed.endpoint.ports;
+    // An endpoint without ports is still an instance: it must not vanish.
+    let none = ports.is_empty().then_some(None);
+    ports.iter().map(Some).chain(none).map(move |port| instance(snapshot, entry, placed, port))
 }
 
 fn instance(

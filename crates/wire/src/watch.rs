@@ -27,6 +27,22 @@ pub enum WatchEvent {
         /// All its instances.
         instances: Vec<Instance>,
     },
+    /// Some instances of a service are others than before; the service is as it was. Told
+    /// only to watchers that ask for it (`changes=true`), who have been told all of them.
+    Change {
+        /// Catalog version.
+        version: String,
+        /// Origin of the service.
+        origin: String,
+        /// Its namespace.
+        namespace: String,
+        /// Its name.
+        name: String,
+        /// Instances that are new, or are as this from now on.
+        put: Vec<Instance>,
+        /// Instances that are gone, as they were last.
+        gone: Vec<Instance>,
+    },
     /// A service is gone.
     Remove {
         /// Catalog version.
@@ -53,6 +69,7 @@ impl WatchEvent {
         match self {
             Self::Reset { .. } => "reset",
             Self::Upsert { .. } => "upsert",
+            Self::Change { .. } => "change",
             Self::Remove { .. } => "remove",
             Self::Synced { .. } => "synced",
         }
@@ -63,6 +80,7 @@ impl WatchEvent {
         match self {
             Self::Reset { version }
             | Self::Upsert { version, .. }
+            | Self::Change { version, .. }
             | Self::Remove { version, .. }
             | Self::Synced { version } => version,
         }
