@@ -50,15 +50,17 @@ impl Copying {
             let mut listeners = Vec::new();
             loop {
                 let printed = tokio::select! {
+                    // Newcomers first: what answers something that one of them wrote comes after.
+                    biased;
+                    Some(listener) = newcomers.recv() => {
+                        listeners.push(listener);
+                        continue;
+                    }
                     read = output.read(&mut buffer) => match read {
                         Ok(count @ 1..) => &buffer[..count],
                         // A terminal whose last process has gone answers with an error.
                         Ok(0) | Err(_) => return,
                     },
-                    Some(listener) = newcomers.recv() => {
-                        listeners.push(listener);
-                        continue;
-                    }
                 };
                 // The page cache takes it at once; a thread to wait for it would cost more.
                 match log.append(printed) {

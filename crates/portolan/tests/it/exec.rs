@@ -3,7 +3,9 @@
 use std::{
     io::{BufRead, BufReader, Read, Write},
     process::{Child, Command, Stdio},
+    sync::mpsc,
     thread,
+    time::Duration,
 };
 
 use crate::{
@@ -188,10 +190,13 @@ fn files_are_copied_in_and_out() {
     assert!(std::fs::read(folder.join("back")).unwrap() == sent);
 }
 
+/// How long a line that must come may take, so that one that never comes is told.
+const LINE_WAIT: Duration = Duration::from_secs(60);
+
 /// A child with its standard output at hand.
 struct Talk {
     child: Child,
-    out: BufReader<std::process::ChildStdout>,
+    lines: mpsc::Receiver<String>,
 }
 
 impl Talk {
@@ -199,7 +204,15 @@ impl Talk {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut child = command.spawn().unwrap();
         let out = BufReader::new(child.stdout.take().unwrap());
-        Talk { child, out }
+        let (sender, lines) = mpsc::channel();
+        thread::spawn(move || {
+            for line in out.lines().map_while(Result::ok) {
+                if sender.send(line).is_err() {
+                    return;
+                }
+            }
+        });
+        Talk { child, lines }
     }
 
     fn say(&mut self, line: &str) {
@@ -208,10 +221,8 @@ impl Talk {
     }
 
     fn line(&mut self) -> String {
-        let mut line = String::new();
-        let read = self.out.read_line(&mut line).unwrap();
-        assert!(read > 0, "it ended without another line");
-        line.trim_end().to_owned()
+        let line = self.lines.recv_timeout(LINE_WAIT);
+        line.unwrap_or_else(|error| panic!("no other line: {error}"))
     }
 }
 
@@ -268,6 +279,7 @@ fn a_session_ends_with_its_client_its_pod_and_the_server() {
 struct Terminal {
     child: Child,
     ours: std::fs::File,
+    heard: mpsc::Receiver<Vec<u8>>,
     said: String,
 }
 
@@ -286,7 +298,17 @@ impl Terminal {
         command.envs(kubectl.get_envs().filter_map(|(name, value)| Some((name, value?))));
         command.stdin(theirs.try_clone().unwrap()).stdout(theirs.try_clone().unwrap());
         let child = command.stderr(theirs).spawn().unwrap();
-        Terminal { child, ours: ours.into(), said: String::new() }
+        let ours = std::fs::File::from(ours);
+        let mut reader = ours.try_clone().unwrap();
+        let (sender, heard) = mpsc::channel();
+        thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            // A terminal ends with an error.
+            while let Ok(read @ 1..) = reader.read(&mut buffer)
+                && sender.send(buffer[..read].to_vec()).is_ok()
+            {}
+        });
+        Terminal { child, ours, heard, said: String::new() }
     }
 
     fn say(&mut self, text: &str) {
@@ -295,11 +317,12 @@ impl Terminal {
 
     /// Reads until these words have come; what came before them.
     fn hear(&mut self, words: &str) -> String {
-        let mut buffer = [0; 4096];
         while !self.said.contains(words) {
-            let read = self.ours.read(&mut buffer).unwrap_or(0);
-            assert!(read > 0, "the terminal ended without {words:?}: {:?}", self.said);
-            self.said += &String::from_utf8_lossy(&buffer[..read]);
+            let heard = self.heard.recv_timeout(LINE_WAIT);
+            let heard = heard.unwrap_or_else(|error| {
+                panic!("the terminal has not said {words:?} ({error}): {:?}", self.said)
+            });
+            self.said += &String::from_utf8_lossy(&heard);
         }
         let (before, rest) = self.said.split_once(words).unwrap();
         let before = before.to_owned();
@@ -337,7 +360,8 @@ fn terminals(up: &Up) {
     resize(&terminal.ours, 47);
     eventually("the next size", || expect(terminal.width().as_str(), "47"));
     // Ctrl-C is for the program there.
-    terminal.say("echo begun-$((40 + 1)); sleep 1000\n");
+    // What tells that it has begun is in the foreground already.
+    terminal.say("sh -c 'echo begun-$((40 + 1)); exec sleep 1000'\n");
     terminal.hear("begun-41");
     terminal.say("\x03");
     terminal.say("echo after-$((40 + 2))\n");
@@ -372,10 +396,13 @@ fn a_container_is_attached_to() {
     ready(&up, "listener");
     let mut talks =
         [(); 2].map(|()| Talk::start(up.kubectl_command(&["attach", "-qi", "listener"])));
-    // Both hear what one says. What was printed before somebody came is in the log only.
-    eventually("both to listen", || {
-        talks[0].say("anybody?");
-        expect(up.kubectl(&["logs", "listener"]).is_empty(), false)
+    // Who is heard listens. What was printed before somebody came is in the log only.
+    eventually("both to be heard", || {
+        for (number, talk) in talks.iter_mut().enumerate() {
+            talk.say(&format!("number {number}"));
+        }
+        let log = up.kubectl(&["logs", "listener"]);
+        expect([0, 1].map(|number| log.contains(&format!("heard number {number}"))), [true; 2])
     });
     talks[0].say("last");
     for talk in &mut talks {
