@@ -195,4 +195,10 @@ impl State {
             Self::Unknown => "unknown",
         }
     }
+
+    /// The state of that word; of any other, nothing is known.
+    pub fn parse(text: &str) -> Self {
+        let known = [Self::Serving, Self::Starting, Self::Draining, Self::Failing, Self::Disabled];
+        known.into_iter().find(|state| state.as_str() == text).unwrap_or(Self::Unknown)
+    }
 }

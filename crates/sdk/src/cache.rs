@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
+    mem,
     sync::Arc,
 };
 
@@ -11,6 +12,7 @@ use portolan_model::Reason;
 use crate::{
     Instance,
     instance::Key,
+    kept::Lists,
     pod::{Offer, Pod},
 };
 
@@ -22,6 +24,8 @@ pub(crate) struct Cache {
     dialects: Vec<Dialect>,
     pods: HashMap<String, Known>,
     interfaces: HashMap<String, Instances>,
+    /// Interfaces that are as another life of this process left them.
+    preloaded: BTreeSet<String>,
 }
 
 /// What is kept of one Pod.
@@ -92,12 +96,83 @@ impl Cache {
 
     /// All Pods that there are: others are gone.
     pub(crate) fn replace(&mut self, pods: &[Pod]) -> Changed {
+        if !self.preloaded.is_empty() {
+            return self.replace_preloaded(pods);
+        }
         let there: BTreeSet<&str> = pods.iter().map(|pod| pod.metadata.name.as_str()).collect();
         let gone: Vec<String> =
             self.pods.keys().filter(|pod| !there.contains(pod.as_str())).cloned().collect();
         let mut changed: Changed = pods.iter().flat_map(|pod| self.put(pod)).collect();
         changed.extend(gone.iter().flat_map(|pod| self.remove(pod)));
         changed
+    }
+
+    /// The same, where some is known of no Pod.
+    fn replace_preloaded(&mut self, pods: &[Pod]) -> Changed {
+        self.preloaded.clear();
+        let before = mem::take(&mut self.interfaces);
+        self.pods.clear();
+        for pod in pods {
+            self.put(pod);
+        }
+        let names: BTreeSet<&String> = before.keys().chain(self.interfaces.keys()).collect();
+        let is_other = |name: &&String| before.get(*name) != self.interfaces.get(*name);
+        names.into_iter().filter(is_other).cloned().collect()
+    }
+
+    /// What another life of this process knew.
+    pub(crate) fn preload(&mut self, lists: Lists) {
+        for (interface, instances) in lists {
+            let all = instances.into_iter().map(|one| (one.key(), one)).collect();
+            self.interfaces.insert(interface.clone(), all);
+            self.preloaded.insert(interface);
+        }
+    }
+
+    pub(crate) fn is_preloaded(&self, interface: &str) -> bool {
+        self.preloaded.contains(interface)
+    }
+
+    pub(crate) fn preloaded(&self) -> impl Iterator<Item = &String> {
+        self.preloaded.iter()
+    }
+
+    /// The instances of an interface are these. Tells whether they were others.
+    pub(crate) fn set(&mut self, interface: &str, instances: Vec<Instance>) -> bool {
+        self.preloaded.remove(interface);
+        let now: Instances = by_key(instances).collect();
+        let is_other = match self.interfaces.get(interface) {
+            Some(before) => *before != now,
+            None => !now.is_empty(),
+        };
+        if now.is_empty() {
+            self.interfaces.remove(interface);
+        } else if is_other {
+            self.interfaces.insert(interface.to_owned(), now);
+        }
+        is_other
+    }
+
+    /// Some instances of an interface are gone, and some are these from now on.
+    pub(crate) fn change(
+        &mut self,
+        interface: &str,
+        put: Vec<Instance>,
+        gone: &[Instance],
+    ) -> bool {
+        let mut is_other = false;
+        let all = self.interfaces.entry(interface.to_owned()).or_default();
+        for one in gone {
+            is_other |= all.remove(&one.key()).is_some();
+        }
+        for (key, one) in by_key(put) {
+            is_other |= all.get(&key) != Some(&one);
+            all.insert(key, one);
+        }
+        if all.is_empty() {
+            self.interfaces.remove(interface);
+        }
+        is_other
     }
 
     /// The instances of an interface, in a stable order.
@@ -116,6 +191,10 @@ impl Cache {
             }
         }
     }
+}
+
+fn by_key(instances: Vec<Instance>) -> impl Iterator<Item = (Key, Arc<Instance>)> {
+    instances.into_iter().map(|one| (one.key(), Arc::new(one)))
 }
 
 #[cfg(test)]

@@ -11,13 +11,16 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
-use tokio::{sync::watch, time::Instant};
+use tokio::{sync::watch, time::timeout};
 
 use crate::{
-    Snapshot,
+    Error, Snapshot,
     cache::{Cache, Changed},
+    kept::{Kept, Lists},
+    subscription::Observed,
 };
 
 /// The cache with its channels.
@@ -48,11 +51,26 @@ pub(crate) struct Failure {
     pub(crate) detail: String,
 }
 
+impl Failure {
+    /// Trying on will not help.
+    pub(crate) fn is_final(&self) -> bool {
+        matches!(self.status, Some((400 | 401 | 403 | 404, _)))
+    }
+
+    pub(crate) fn into_error(self, action: &str) -> Error {
+        let action = action.to_owned();
+        match self.status {
+            Some((code, reason)) => Error::Refused { action, code, reason, message: self.detail },
+            None => Error::Unreachable { action, detail: self.detail },
+        }
+    }
+}
+
 struct Inner {
     cache: Cache,
     channels: HashMap<String, watch::Sender<Arc<Snapshot>>>,
     version: u64,
-    observed: Instant,
+    observed: Observed,
     trouble: Option<Arc<str>>,
     ended: bool,
 }
@@ -80,11 +98,38 @@ impl Directory {
             cache,
             channels: HashMap::new(),
             version: 0,
-            observed: Instant::now(),
+            observed: Observed::now(),
             trouble: None,
             ended: false,
         };
         Self { inner: Mutex::new(inner), first: watch::Sender::new(First::Waiting) }
+    }
+
+    /// Begins with what was known before the start, until something newer comes.
+    pub(crate) fn begin_with(&self, kept: Kept) {
+        let mut inner = self.lock();
+        inner.cache.preload(kept.lists);
+        inner.observed = Observed::ago(kept.age);
+        inner.trouble = Some("not confirmed since the process began".into());
+    }
+
+    /// Why there is no news, if there is none.
+    pub(crate) fn trouble(&self) -> Option<String> {
+        self.lock().trouble.as_deref().map(str::to_owned)
+    }
+
+    /// Whether anything is known of an interface from before the start.
+    pub(crate) fn has_begun_with(&self, interface: &str) -> bool {
+        self.lock().cache.is_preloaded(interface)
+    }
+
+    /// What should be kept for another start: what was subscribed to, and what there is from the
+    /// last start as long as nothing newer has come. With a number that differs whenever it does.
+    pub(crate) fn export(&self) -> (u64, Duration, Lists) {
+        let inner = self.lock();
+        let names = inner.channels.keys().chain(inner.cache.preloaded());
+        let lists = names.map(|name| (name.clone(), inner.cache.instances(name))).collect();
+        (inner.version, inner.observed.age(), lists)
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -122,7 +167,7 @@ impl Directory {
     pub(crate) fn apply(&self, change: impl FnOnce(&mut Cache) -> Changed) {
         let mut inner = self.lock();
         let changed = change(&mut inner.cache);
-        inner.observed = Instant::now();
+        inner.observed = Observed::now();
         let was_lost = inner.trouble.take().is_some();
         inner.version += 1;
         // Nobody listens there any more; whoever subscribes again gets a new one.
@@ -138,7 +183,7 @@ impl Directory {
     /// The API has confirmed that nothing else has changed.
     pub(crate) fn alive(&self) {
         let mut inner = self.lock();
-        inner.observed = Instant::now();
+        inner.observed = Observed::now();
         let was_lost = inner.trouble.take().is_some();
         inner.tell_health(was_lost);
     }
@@ -167,6 +212,44 @@ impl Directory {
         inner.channels.clear();
         drop(inner);
         self.first.send_replace(First::Ended);
+    }
+}
+
+/// Tells the directory when the task that feeds it ends, however it ends.
+pub(crate) struct End(pub(crate) Arc<Directory>);
+
+impl Drop for End {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
+
+/// Waits for the first listing. `gives_up` tells which failures are waited out no longer.
+pub(crate) async fn wait_first(
+    directory: &Directory,
+    action: &str,
+    within: Duration,
+    gives_up: impl Fn(&Failure) -> bool,
+) -> Result<(), Error> {
+    let mut first = directory.first();
+    let decided = first.wait_for(|first| match first {
+        First::Done | First::Ended => true,
+        First::Failed(failure) => gives_up(failure),
+        First::Waiting => false,
+    });
+    // Not in time: the last failure says why.
+    drop(timeout(within, decided).await);
+    match directory.first().borrow().clone() {
+        First::Done => Ok(()),
+        First::Failed(failure) => Err(failure.into_error(action)),
+        First::Waiting => Err(Error::Unreachable {
+            action: action.into(),
+            detail: format!("no answer within {} s", within.as_secs()),
+        }),
+        First::Ended => Err(Error::Unreachable {
+            action: action.into(),
+            detail: "the runtime is shutting down".into(),
+        }),
     }
 }
 

@@ -96,6 +96,13 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// Trying on will not help, and nothing that was known before makes up for it.
+    pub(crate) fn is_final(&self) -> bool {
+        matches!(self, Self::Refused { code: 400 | 401 | 403 | 404, .. })
+    }
+}
+
 fn permission(code: u16) -> &'static str {
     match code {
         401 => "; fix: check that the token is of this cluster and has not expired",

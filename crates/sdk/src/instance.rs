@@ -79,6 +79,37 @@ impl Instance {
         }
     }
 
+    /// As a server tells of it. `None`: it has no address and port to call.
+    #[cfg(feature = "server")]
+    pub(crate) fn from_wire(told: portolan_wire::Instance) -> Option<Self> {
+        let address = told.address.parse().ok()?;
+        let port = told.port?;
+        let mut metadata = told.metadata;
+        // What a registration has fields for (`Registration::metadata`).
+        let mut take = |key: &str| metadata.remove(key);
+        let (group, version) = (take("group"), take("version"));
+        let protocol = take("protocol").unwrap_or(told.protocol);
+        let (path, methods) = (take("path").unwrap_or_default(), take("methods"));
+        let methods = methods.iter().flat_map(|text| text.split(',')).map(str::to_owned);
+        let state = State::parse(&told.state);
+        Some(Self {
+            pod: told.name,
+            address,
+            port,
+            interface: told.service,
+            group,
+            version,
+            protocol,
+            path,
+            methods: methods.collect(),
+            weight: told.weight,
+            zone: told.zone,
+            metadata,
+            ready: matches!(state, State::Serving | State::Disabled),
+            state,
+        })
+    }
+
     /// Where to connect to.
     pub fn socket_address(&self) -> SocketAddr {
         SocketAddr::new(self.address, self.port)

@@ -47,6 +47,9 @@
 //! # Ok(()) }
 //! ```
 //!
+//! Where a Portolan server runs, [`Discovery`] asks it instead: it watches the Pods once for
+//! everybody, and a process is told only what changes of the services that it asked for.
+//!
 //! Where the answers come from is always told: a [`Snapshot`] says how old it
 //! is and whether the API is out of reach. Losing the API never empties it.
 //! Liveness is the Pod's word: an instance counts as available while its Pod is
@@ -60,20 +63,23 @@
 
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
-// Without `direct` nothing fills the cache yet.
-#![cfg_attr(not(feature = "direct"), allow(dead_code))]
+// Each of the two fills the cache in its own way.
+#![cfg_attr(not(all(feature = "direct", feature = "server")), allow(dead_code))]
 
 mod balance;
 mod cache;
 mod directory;
 mod error;
 mod instance;
+mod kept;
 mod pod;
 mod signal;
 mod subscription;
 
 #[cfg(feature = "direct")]
 mod direct;
+#[cfg(feature = "server")]
+mod server;
 
 pub use balance::{Balancer, BalancerBuilder, Call, CallError, Pick, Policy};
 #[cfg(feature = "direct")]
@@ -82,5 +88,10 @@ pub use error::Error;
 pub use instance::Instance;
 pub use portolan_dialects::{Dialect, EncodeError, Registration, Standing, app::App};
 pub use portolan_model::State;
+/// Services and instances as a server tells them.
+#[cfg(feature = "server")]
+pub use portolan_wire as wire;
+#[cfg(feature = "server")]
+pub use server::{Changes, Discovery, Event, InstanceQuery, ServiceQuery, Watching};
 pub use signal::terminated;
 pub use subscription::{Delta, Snapshot, Subscription};

@@ -13,13 +13,34 @@ use tokio::{sync::watch, time::Instant};
 
 use crate::{Instance, instance::Key};
 
+/// When something was confirmed; it may have been before the machine's clock began to run.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Observed {
+    at: Instant,
+    before: Duration,
+}
+
+impl Observed {
+    pub(crate) fn now() -> Self {
+        Self::ago(Duration::ZERO)
+    }
+
+    pub(crate) fn ago(age: Duration) -> Self {
+        Self { at: Instant::now(), before: age }
+    }
+
+    pub(crate) fn age(&self) -> Duration {
+        self.at.elapsed().saturating_add(self.before)
+    }
+}
+
 /// The instances of one interface at one time.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
     version: u64,
     instances: Arc<[Arc<Instance>]>,
     available: Arc<[Arc<Instance>]>,
-    observed: Instant,
+    observed: Observed,
     trouble: Option<Arc<str>>,
 }
 
@@ -27,7 +48,7 @@ impl Snapshot {
     pub(crate) fn new(
         version: u64,
         instances: Vec<Arc<Instance>>,
-        observed: Instant,
+        observed: Observed,
         trouble: Option<Arc<str>>,
     ) -> Self {
         let available = instances.iter().filter(|instance| instance.is_available()).cloned();
@@ -40,7 +61,7 @@ impl Snapshot {
         }
     }
 
-    pub(crate) fn with_health(&self, observed: Instant, trouble: Option<Arc<str>>) -> Self {
+    pub(crate) fn with_health(&self, observed: Observed, trouble: Option<Arc<str>>) -> Self {
         Self { observed, trouble, ..self.clone() }
     }
 
@@ -70,10 +91,10 @@ impl Snapshot {
         Arc::ptr_eq(&self.available, available)
     }
 
-    /// How long ago the API last confirmed this state: by a change, a bookmark
-    /// (one a minute) or a new watch.
+    /// How long ago this state was last confirmed: by a change, a bookmark
+    /// (one a minute) or a new watch. What was kept on disk goes on being as old as it was.
     pub fn age(&self) -> Duration {
-        self.observed.elapsed()
+        self.observed.age()
     }
 
     /// The API cannot be followed at present: this is the last good state.
@@ -151,7 +172,7 @@ impl Subscription {
             instances.into_iter().map(|instance| (instance.key(), Arc::new(instance))).collect();
         let instances = by_key.into_values().collect();
         let sender =
-            watch::Sender::new(Arc::new(Snapshot::new(0, instances, Instant::now(), None)));
+            watch::Sender::new(Arc::new(Snapshot::new(0, instances, Observed::now(), None)));
         let receiver = sender.subscribe();
         Self::new(interface, receiver, Arc::new(sender))
     }
@@ -276,7 +297,7 @@ mod tests {
     #[tokio::test]
     async fn a_stream_begins_with_what_is_there_and_coalesces() {
         let snapshot =
-            |version, instances| Arc::new(Snapshot::new(version, instances, Instant::now(), None));
+            |version, instances| Arc::new(Snapshot::new(version, instances, Observed::now(), None));
         let sender = watch::Sender::new(snapshot(1, vec![instance(1, 100)]));
         let subscription = Subscription::new("a", sender.subscribe(), Arc::new(()));
         let mut deltas = subscription.deltas();

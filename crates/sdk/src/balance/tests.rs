@@ -44,7 +44,7 @@ fn channel(instances: Vec<Instance>) -> (watch::Sender<Arc<Snapshot>>, Subscript
 
 fn snapshot(instances: Vec<Instance>) -> Arc<Snapshot> {
     let instances = instances.into_iter().map(Arc::new).collect();
-    Arc::new(Snapshot::new(1, instances, tokio::time::Instant::now(), None))
+    Arc::new(Snapshot::new(1, instances, crate::subscription::Observed::now(), None))
 }
 
 const SECOND: Nanos = 1_000_000_000;

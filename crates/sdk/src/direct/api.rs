@@ -90,21 +90,6 @@ impl Failure {
     }
 }
 
-impl directory::Failure {
-    /// Trying on will not help.
-    pub(super) fn is_final(&self) -> bool {
-        matches!(self.status, Some((401 | 403 | 404, _)))
-    }
-
-    pub(super) fn into_error(self, action: &str) -> Error {
-        match self.status {
-            Some((code, reason)) => Failure::Refused(Status { code, reason, message: self.detail }),
-            None => Failure::Broken(self.detail),
-        }
-        .into_error(action)
-    }
-}
-
 /// The API's `Status`.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]

@@ -17,7 +17,10 @@ use portolan_runtime::Backoff;
 use tokio::time::{Instant, sleep};
 
 use super::api::{Event, Failure, Pods, parse_event};
-use crate::{cache::Changed, directory::Directory};
+use crate::{
+    cache::Changed,
+    directory::{Directory, End},
+};
 
 /// The first pause is short: most losses are restarts of the API server.
 const PAUSE_FIRST: Duration = Duration::from_millis(100);
@@ -25,15 +28,6 @@ const PAUSE_FIRST: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
 /// A watch that held this long was a good one, even if it brought nothing.
 const WATCH_HELD: Duration = Duration::from_secs(5);
-
-/// Tells the directory when the task ends, however it ends.
-struct End(Arc<Directory>);
-
-impl Drop for End {
-    fn drop(&mut self) {
-        self.0.end();
-    }
-}
 
 /// Follows the Pods until the task is aborted.
 pub(super) async fn follow(pods: Pods, directory: Arc<Directory>) {

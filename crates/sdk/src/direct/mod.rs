@@ -19,12 +19,13 @@ use std::{
 };
 
 use portolan_dialects::{Dialect, Registration};
-use tokio::{task::AbortHandle, time::timeout};
+use tokio::task::AbortHandle;
 
 use crate::{
     Error, Instance, Subscription,
     cache::Cache,
-    directory::{Directory, First},
+    directory::{Directory, wait_first},
+    kept::{self, KeptFile},
 };
 use api::Pods;
 use writer::Writer;
@@ -35,6 +36,10 @@ pub use writer::Registered;
 /// How long [`Registry::subscribe`] waits for the first listing while the API
 /// cannot be reached: as long as the API server's restart on a small machine.
 const FIRST_LISTING_WITHIN: Duration = Duration::from_secs(30);
+
+/// The same where something is known from before the start: an API that is there has answered by
+/// then.
+pub(crate) const FIRST_BEFORE_KEPT_WITHIN: Duration = Duration::from_secs(2);
 
 /// The registry of one namespace. Cheap to clone; one per process is enough.
 #[derive(Clone)]
@@ -49,17 +54,22 @@ struct Inner {
     dialects: Vec<Dialect>,
     writer: Option<Arc<Writer>>,
     feed: Mutex<Weak<Feed>>,
+    kept: Option<KeptFile>,
 }
 
 /// The one watch of a registry; it ends with the last subscription.
 struct Feed {
     directory: Arc<Directory>,
     task: AbortHandle,
+    keeper: Option<AbortHandle>,
 }
 
 impl Drop for Feed {
     fn drop(&mut self) {
         self.task.abort();
+        if let Some(keeper) = &self.keeper {
+            keeper.abort();
+        }
     }
 }
 
@@ -125,12 +135,21 @@ impl Registry {
     /// that the first [`current`](Subscription::current) is complete.
     ///
     /// A refusal (401, 403, 404) fails at once; an API that cannot be reached
-    /// is tried for half a minute. After that the subscription never fails: it
-    /// keeps the last good state and says that it is degraded.
+    /// is tried for half a minute, unless [`Builder::keep_in`] has what was known before. After
+    /// that the subscription never fails: it keeps the last good state and says that it is
+    /// degraded.
     pub async fn subscribe(&self, interface: &str) -> Result<Subscription, Error> {
         let feed = self.feed();
         let mut receiver = feed.directory.subscribe(interface);
-        wait_first(&feed.directory, FIRST_LISTING_WITHIN).await?;
+        let kept = feed.directory.has_begun_with(interface);
+        let within = if kept { FIRST_BEFORE_KEPT_WITHIN } else { FIRST_LISTING_WITHIN };
+        let first =
+            wait_first(&feed.directory, "list Pods", within, |failure| kept || failure.is_final());
+        match first.await {
+            // Refused is not unreachable: nothing that was kept makes up for a permission.
+            Err(error) if !kept || error.is_final() => return Err(error),
+            _ => {}
+        }
         // The first listing is where the caller begins, not a change.
         receiver.mark_unchanged();
         Ok(Subscription::new(interface, receiver, feed as Arc<dyn Any + Send + Sync>))
@@ -145,34 +164,11 @@ impl Registry {
             return feed;
         }
         let directory = Arc::new(Directory::new(Cache::new(self.inner.dialects.clone())));
+        let keeper = kept::start(self.inner.kept.as_ref(), &directory);
         let following = follow::follow(self.inner.pods.clone(), directory.clone());
-        let feed = Arc::new(Feed { directory, task: tokio::spawn(following).abort_handle() });
+        let task = tokio::spawn(following).abort_handle();
+        let feed = Arc::new(Feed { directory, task, keeper });
         *slot = Arc::downgrade(&feed);
         feed
-    }
-}
-
-/// Waits for the first listing.
-async fn wait_first(directory: &Directory, within: Duration) -> Result<(), Error> {
-    let mut first = directory.first();
-    let decided = first.wait_for(|first| match first {
-        First::Done | First::Ended => true,
-        First::Failed(failure) => failure.is_final(),
-        First::Waiting => false,
-    });
-    let in_time = timeout(within, decided).await;
-    // Not in time: the last failure says why.
-    drop(in_time);
-    match directory.first().borrow().clone() {
-        First::Done => Ok(()),
-        First::Failed(failure) => Err(failure.into_error("list Pods")),
-        First::Waiting => Err(Error::Unreachable {
-            action: "list Pods".into(),
-            detail: format!("no answer within {} s", within.as_secs()),
-        }),
-        First::Ended => Err(Error::Unreachable {
-            action: "follow Pods".into(),
-            detail: "the runtime is shutting down".into(),
-        }),
     }
 }

@@ -12,7 +12,7 @@ use std::{
 use portolan_dialects::{Dialect, app::App, native::Owner};
 
 use super::{Inner, Registry, api::Pods, connect, writer::Writer};
-use crate::Error;
+use crate::{Error, kept::KeptFile};
 
 /// The namespace of a Pod's ServiceAccount, as every Pod has it mounted.
 const NAMESPACE_FILE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
@@ -45,6 +45,7 @@ pub struct Builder {
     prefix: Option<String>,
     also_read: Vec<Dialect>,
     owner: Option<String>,
+    keep_in: Option<PathBuf>,
 }
 
 /// Which API.
@@ -130,10 +131,19 @@ impl Builder {
         self
     }
 
+    /// A file for what subscriptions knew last: at a start without an API they begin with that,
+    /// degraded and as old as it is. The file belongs to one process. One that is damaged, or of
+    /// another namespace, is not used, and the log tells why.
+    pub fn keep_in(mut self, path: impl Into<PathBuf>) -> Self {
+        self.keep_in = Some(path.into());
+        self
+    }
+
     /// Checks the settings and prepares the connection; nothing is asked of the
     /// API yet.
     pub async fn build(self) -> Result<Registry, Error> {
         let environment = |name: &str| std::env::var(name).ok();
+        let keep_in = self.keep_in.clone();
         let settings = self.resolve(&environment, Path::new(NAMESPACE_FILE))?;
         let (client, default_namespace) = connect::connect(&settings.target).await?;
         let namespace = settings.namespace.or(default_namespace).ok_or(Error::NamespaceUnknown)?;
@@ -147,7 +157,9 @@ impl Builder {
             .as_ref()
             .map(|pod| Arc::new(Writer::new(pods.clone(), &namespace, pod, app, owner)));
         let feed = Mutex::new(Weak::new());
-        Ok(Registry { inner: Arc::new(Inner { namespace, pod, pods, dialects, writer, feed }) })
+        let kept = keep_in.map(|path| KeptFile::new(path, &format!("namespace/{namespace}")));
+        let inner = Inner { namespace, pod, pods, dialects, writer, feed, kept };
+        Ok(Registry { inner: Arc::new(inner) })
     }
 
     fn resolve(

@@ -12,7 +12,7 @@ use std::{
 
 use futures_util::StreamExt;
 use portolan_dialects::{Dialect, app, list};
-use portolan_sdk::{Delta, Registration, Registry, Subscription};
+use portolan_sdk::{Delta, Discovery, Registration, Registry, Subscription};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
@@ -20,6 +20,7 @@ use crate::{
     DEADLINE,
     fake::Fake,
     founding::{self, Consumer, Event},
+    portolan::Portolan,
     registered, registry, service, until,
 };
 
@@ -350,6 +351,30 @@ async fn defect_11_the_pods_own_state_counts() {
     assert_eq!(names(current.available()), ["p1"]);
     // Those that take no calls are seen; the one that claims another's address is not.
     assert_eq!(names(current.instances()), ["p1", "p2", "p3", "p4"]);
+}
+
+/// A process is told of the services that it asked for. In the founding design each of N clients
+/// watches all N Pods, whole.
+#[tokio::test]
+async fn defect_12_a_client_hears_only_of_what_it_asked_for() {
+    const PODS: u8 = 40;
+    let name = |number: u8| format!("s{}", number % 20);
+    // The founding design: the Pods themselves, one client.
+    let fake = Fake::start().await;
+    let direct = registry(&fake, "p1").await.subscribe("s0").await.unwrap();
+    // Through a server.
+    let server = Portolan::start().await;
+    let discovery = Discovery::connect(&server.url()).unwrap();
+    let told = discovery.subscribe("shop", "s0").await.unwrap();
+    for number in 1..=PODS {
+        fake.put(number, true, &[&name(number)]);
+        let all = (1..=number).filter(|other| name(*other) == name(number));
+        server.put(&name(number), &all.map(|other| (other, true)).collect::<Vec<_>>());
+    }
+    until("both know", || pods(&direct).len() == 2 && pods(&told) == ["p20", "p40"]).await;
+    let (founding, ours) = (fake.bytes(), server.bytes());
+    assert!(founding > 10 * ours, "{founding} bytes of Pods, {ours} bytes of services");
+    assert!(server.requests().iter().all(|line| line.contains("service=registry%3Ashop%2Fs0")));
 }
 
 /// The SDK changes labels and annotations of its own on its own Pod, and nothing else; what a

@@ -53,6 +53,8 @@ struct Inner {
     /// Watches of an older generation end.
     generation: u64,
     watches: usize,
+    /// Of events that were sent.
+    bytes: usize,
     /// Method and path of every request, and its body.
     requests: Vec<(String, Value)>,
 }
@@ -179,6 +181,11 @@ impl Fake {
     /// Answers the next patches with these codes.
     pub(crate) fn refuse_patches(&self, codes: impl IntoIterator<Item = u16>) {
         self.state().patch_refusals.extend(codes);
+    }
+
+    /// Bytes of events that were sent.
+    pub(crate) fn bytes(&self) -> usize {
+        self.state().bytes
     }
 
     /// Open watches.
@@ -361,7 +368,7 @@ fn watch_from(open: Open, since: u64, generation: u64) -> Response {
 
 /// The lines after a revision, where there are some; outer `None` at the end.
 fn next_lines(shared: &Shared, since: u64, generation: u64) -> Option<Option<(String, u64, bool)>> {
-    let state = shared.state.lock().unwrap();
+    let mut state = shared.state.lock().unwrap();
     if state.generation != generation {
         return None;
     }
@@ -372,5 +379,6 @@ fn next_lines(shared: &Shared, since: u64, generation: u64) -> Option<Option<(St
     }
     let events = state.log.iter().filter(|(revision, _)| *revision > since);
     let text: String = events.map(|(_, event)| format!("{event}\n")).collect();
+    state.bytes += text.len();
     Some((!text.is_empty()).then_some((text, state.revision, false)))
 }

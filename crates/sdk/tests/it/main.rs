@@ -5,8 +5,11 @@
 mod defects;
 mod fake;
 mod founding;
+mod kept;
 mod model;
+mod portolan;
 mod register;
+mod server;
 mod subscribe;
 
 use std::time::Duration;
