@@ -50,6 +50,10 @@
 //! Where a Portolan server runs, [`Discovery`] asks it instead: it watches the Pods once for
 //! everybody, and a process is told only what changes of the services that it asked for.
 //!
+//! The features `tower`, `tonic` and `reqwest` have a subscription speak the words of those
+//! libraries: a `Discover` and a balanced service, a gRPC channel that balances each request, a
+//! resolver.
+//!
 //! Where the answers come from is always told: a [`Snapshot`] says how old it
 //! is and whether the API is out of reach. Losing the API never empties it.
 //! Liveness is the Pod's word: an instance counts as available while its Pod is
@@ -71,6 +75,7 @@ mod cache;
 mod directory;
 mod error;
 mod instance;
+mod integrations;
 mod kept;
 mod pod;
 mod signal;
@@ -86,6 +91,8 @@ pub use balance::{Balancer, BalancerBuilder, Call, CallError, Pick, Policy};
 pub use direct::{Builder, Registered, Registry};
 pub use error::Error;
 pub use instance::Instance;
+#[cfg(any(feature = "reqwest", feature = "tower"))]
+pub use integrations::*;
 pub use portolan_dialects::{Dialect, EncodeError, Registration, Standing, app::App};
 pub use portolan_model::State;
 /// Services and instances as a server tells them.

@@ -5,6 +5,7 @@
 mod defects;
 mod fake;
 mod founding;
+mod integrations;
 mod kept;
 mod model;
 mod portolan;
