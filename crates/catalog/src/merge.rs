@@ -197,6 +197,9 @@ fn place<'w>(
         if orphaned {
             reasons.push(Reason::plain(Code::SERVICE_MISSING));
         }
+        if endpoint.switched_off {
+            reasons.push(Reason::plain(Code::SWITCHED_OFF));
+        }
         reasons.extend(unready(service, &endpoint, pod));
         if endpoint.weight == 0 {
             reasons.push(Reason::plain(Code::WEIGHT_ZERO));

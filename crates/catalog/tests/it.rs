@@ -297,6 +297,9 @@ fn verdicts() {
     let weighed = |weight, conditions| {
         Arc::new(Endpoint { weight, ..Endpoint::clone(&endpoint(1, conditions)) })
     };
+    let switched_off = |conditions| {
+        Arc::new(Endpoint { switched_off: true, ..Endpoint::clone(&endpoint(1, conditions)) })
+    };
     let of_pod = |pod: &str, conditions| {
         let target = Some(ObjectName::new("ns", pod));
         Arc::new(Endpoint { target, ..Endpoint::clone(&endpoint(1, conditions)) })
@@ -308,6 +311,16 @@ fn verdicts() {
         ("ready", vec![slice("s", "a", vec![endpoint(1, Conditions::READY)])], &[&[]]),
         ("not ready", vec![slice("s", "a", vec![endpoint(1, not_ready)])], &[&["PTL0103"]]),
         ("terminating", vec![slice("s", "a", vec![endpoint(1, leaving)])], &[&["PTL0104"]]),
+        (
+            "switched off",
+            vec![slice("s", "a", vec![switched_off(Conditions::READY)])],
+            &[&["PTL0113"]],
+        ),
+        (
+            "switched off comes first, whatever else is so",
+            vec![slice("s", "a", vec![switched_off(leaving)])],
+            &[&["PTL0113", "PTL0104"]],
+        ),
         ("weight 0", vec![slice("s", "a", vec![weighed(0, Conditions::READY)])], &[&["PTL0106"]]),
         (
             "not ready comes before weight 0 on the ladder",

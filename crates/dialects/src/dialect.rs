@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt, net::IpAddr, str::FromStr};
 
 use portolan_model::{Code, Reason};
 
-use crate::{Registration, app::App, dubbo, dubbo_java, micro, native};
+use crate::{Registration, app::App, dubbo, dubbo_java, micro, native, operator};
 
 /// What a dialect looks at.
 #[derive(Clone, Copy, Debug)]
@@ -123,6 +123,7 @@ impl Dialect {
         for dialect in dialects {
             all.join(dialect.read(pod));
         }
+        operator::apply(pod, &mut all);
         all
     }
 

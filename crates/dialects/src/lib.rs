@@ -23,6 +23,7 @@ mod dubbo_java;
 pub mod list;
 mod micro;
 pub mod native;
+mod operator;
 mod percent;
 mod registration;
 

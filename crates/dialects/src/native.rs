@@ -21,7 +21,7 @@ use portolan_model::{Code, Endpoint, Reason};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ContainerView, EncodeError, PodView, Reading, Registration, Standing,
+    ContainerView, EncodeError, PodView, READ_BYTES_MAX, Reading, Registration, Standing,
     app::invalid,
     registration::{OWN_PARAMS, check_interface, check_protocol},
 };
@@ -149,8 +149,8 @@ impl Service {
         let Registration { group, interface, version, protocol, address, port, .. } = registration;
         let Registration { path, methods, weight, zone, standing, params, .. } = registration;
         let state = match standing {
-            // That it is down is what others find.
-            Standing::Up | Standing::Down => None,
+            // That it is down is what others find, and that it is switched off what others say.
+            Standing::Up | Standing::Down | Standing::SwitchedOff => None,
             Standing::Starting => Some("starting"),
             Standing::Draining => Some("draining"),
             Standing::OutOfService => Some("out_of_service"),
@@ -175,15 +175,29 @@ impl Service {
 
 pub(crate) fn read(pod: &PodView<'_>) -> Reading {
     let mut reading = Reading::default();
+    let mut found: Vec<(&str, Registration)> = Vec::new();
     let all = pod.annotations.range(PREFIX.to_owned()..);
     for (key, text) in all.take_while(|(key, _)| key.starts_with(PREFIX)) {
         let unreadable =
             |detail: String| Reason::new(Code::ANNOTATION_UNREADABLE, format!("{key}: {detail}"));
+        if text.len() > READ_BYTES_MAX {
+            reading.refuse(unreadable(format!(
+                "it has {} bytes; {READ_BYTES_MAX} are the most.",
+                text.len()
+            )));
+            continue;
+        }
         match serde_json::from_str::<Record>(text) {
             Ok(record) if record.v == VERSION => {
                 let stale = staleness(&key[PREFIX.len()..], &record, pod.containers);
                 if let Some(why) = &stale {
                     reading.refuse(Reason::new(Code::REGISTRATION_STALE, format!("{key}: {why}")));
+                }
+                if let Some(start) = record.start.as_deref()
+                    && start.parse::<Timestamp>().is_err()
+                {
+                    let detail = format!("{key}: start {start:?} is no time (RFC 3339).");
+                    reading.refuse(invalid(&detail));
                 }
                 for service in record.services {
                     match registration(service, pod.addresses) {
@@ -191,7 +205,7 @@ pub(crate) fn read(pod: &PodView<'_>) -> Reading {
                             if stale.is_some() {
                                 registration.standing = Standing::Down;
                             }
-                            reading.registrations.push(registration);
+                            found.push((key, registration));
                         }
                         Ok(None) => {}
                         Err(reason) => reading.refuse(reason),
@@ -205,7 +219,26 @@ pub(crate) fn read(pod: &PodView<'_>) -> Reading {
             Err(error) => reading.refuse(unreadable(format!("JSON: {error}"))),
         }
     }
+    one_owner_each(found, &mut reading);
     reading
+}
+
+/// Of two owners that say they are the same service at the same place, one is wrong. The one that
+/// lives counts, else the first by name.
+fn one_owner_each(mut found: Vec<(&str, Registration)>, reading: &mut Reading) {
+    found.sort_by_key(|(_, registration)| registration.standing == Standing::Down);
+    let mut kept: Vec<(&str, Registration)> = Vec::with_capacity(found.len());
+    for (key, registration) in found {
+        let twin = kept.iter().find(|(other, one)| *other != key && one.replaces(&registration));
+        if let Some((other, _)) = twin {
+            let at = registration.socket_address();
+            let detail = format!("{key}: {} at {at} is of {other}.", registration.interface);
+            reading.refuse(Reason::new(Code::DUPLICATE_ADDRESS, detail));
+        } else {
+            kept.push((key, registration));
+        }
+    }
+    reading.registrations.extend(kept.into_iter().map(|(_, registration)| registration));
 }
 
 /// Why nobody lives any more who wrote a record; `None` if somebody does, or nothing tells.

@@ -41,8 +41,8 @@ pub struct Registration {
     pub params: BTreeMap<String, String>,
 }
 
-/// What a registration says of its process beside what the Pod says of itself. Only native
-/// records do.
+/// What is said of a process beside what the Pod says of itself: by its native record, its
+/// container, or an operator.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Standing {
     /// As the Pod.
@@ -52,8 +52,10 @@ pub enum Standing {
     Starting,
     /// It takes no new calls, and ends those that it has.
     Draining,
-    /// Somebody has switched it off.
+    /// It is out of service, by its own word.
     OutOfService,
+    /// An operator has switched it off, whatever it and its Pod say.
+    SwitchedOff,
     /// Its container does not run, or is another than the one that registered.
     Down,
 }

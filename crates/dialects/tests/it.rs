@@ -5,7 +5,7 @@
 use std::{collections::BTreeMap, net::IpAddr};
 
 use portolan_dialects::{
-    Dialect, EncodeError, PodView, Reading, Registration, Standing,
+    ContainerView, Dialect, EncodeError, PodView, Reading, Registration, Standing,
     app::{self, App},
     list,
 };
@@ -324,6 +324,170 @@ fn the_other_dialects() {
                 assert_eq!(reading.reasons[0].code, code, "{dialect}");
             }
         }
+    }
+}
+
+/// Each kind of bad input that processes, people and clocks come up with: what is wrong costs
+/// that instance alone, and says so by its code. Beside each stands a service that is fine.
+#[test]
+fn bad_input_has_a_code_and_costs_only_itself() {
+    let fine = Registration::new("fine", "http", "10.0.0.5:1".parse().unwrap());
+    let app = |items: &[serde_json::Value]| list::write(items);
+    let item = |k: &str, v: &str| list::item(k.into(), v.into());
+    let record = |services: &str| {
+        format!(r#"{{"v":1,"start":"2026-01-01T00:00:10Z","services":[{services}]}}"#)
+    };
+    let reviews = r#"{"name":"reviews","protocol":"http","port":80}"#;
+    let moved = r#"{"name":"reviews","protocol":"http","port":80,"address":"10.0.0.4"}"#;
+    let huge = "A".repeat(300_000);
+    let both = (record(reviews), record(reviews));
+    type Case = (&'static str, Vec<(&'static str, String)>, usize, Code);
+    let cases: [Case; 14] = [
+        (
+            "broken base64",
+            vec![("app.io/annotation", "W3s*".into())],
+            0,
+            Code::ANNOTATION_UNREADABLE,
+        ),
+        (
+            "cut off base64",
+            vec![("app.io/annotation", "W3siayI".into())],
+            0,
+            Code::ANNOTATION_UNREADABLE,
+        ),
+        (
+            "broken JSON",
+            vec![("app.io/annotation", "W3siayI6".into())],
+            0,
+            Code::ANNOTATION_UNREADABLE,
+        ),
+        (
+            "broken JSON of a record",
+            vec![("registry.portolan.dev/a", "{\"v\":1".into())],
+            0,
+            Code::ANNOTATION_UNREADABLE,
+        ),
+        (
+            "broken percent-encoding",
+            vec![(
+                "app.io/annotation",
+                app(&[item("a%2", "http://10.0.0.5:80"), item("b", "http://10.0.0.5:80")]),
+            )],
+            1,
+            Code::REGISTRATION_INVALID,
+        ),
+        ("oversize", vec![("app.io/annotation", huge.clone())], 0, Code::ANNOTATION_UNREADABLE),
+        (
+            "oversize record",
+            vec![("registry.portolan.dev/a", huge)],
+            0,
+            Code::ANNOTATION_UNREADABLE,
+        ),
+        (
+            "duplicate owners",
+            vec![("registry.portolan.dev/a", both.0), ("registry.portolan.dev/b", both.1)],
+            1,
+            Code::DUPLICATE_ADDRESS,
+        ),
+        (
+            "port 0",
+            vec![(
+                "app.io/annotation",
+                app(&[item("a", "http://10.0.0.5:0"), item("b", "http://10.0.0.5:80")]),
+            )],
+            1,
+            Code::PORT_INVALID,
+        ),
+        (
+            "port 70000",
+            vec![(
+                "registry.portolan.dev/a",
+                record(r#"{"name":"a","protocol":"http","port":70000}"#),
+            )],
+            0,
+            Code::PORT_INVALID,
+        ),
+        // Written by a process whose clock stands before its container's: it counts as an earlier one.
+        (
+            "a clock set back",
+            vec![("registry.portolan.dev/app", record(reviews))],
+            1,
+            Code::REGISTRATION_STALE,
+        ),
+        (
+            "no time",
+            vec![(
+                "registry.portolan.dev/a",
+                record(reviews).replace("2026-01-01T00:00:10Z", "10:00"),
+            )],
+            1,
+            Code::REGISTRATION_INVALID,
+        ),
+        // The Pod of before had another address; the record came over with a template or a backup.
+        (
+            "a Pod that was replaced",
+            vec![("registry.portolan.dev/a", record(moved))],
+            1,
+            Code::ADDRESS_FOREIGN,
+        ),
+        (
+            "an override that means nothing",
+            vec![("portolan.dev/override", "off".into())],
+            0,
+            Code::OVERRIDE_INVALID,
+        ),
+    ];
+    for (what, annotations, usable, code) in cases {
+        let other = Registration { path: "/x".into(), ..fine.clone() };
+        let fine_text =
+            r#"{"v":1,"services":[{"name":"fine","protocol":"http","port":1,"path":"/x"}]}"#;
+        let mut all: Vec<(&str, &str)> =
+            annotations.iter().map(|(key, text)| (*key, text.as_str())).collect();
+        all.push(("registry.portolan.dev/zz", fine_text));
+        let addresses: [IpAddr; 1] = ["10.0.0.5".parse().unwrap()];
+        let containers = [ContainerView { name: "app", started: Some("2026-01-01T00:00:20Z") }];
+        let mut reading = Dialect::read_all(
+            &Dialect::all(),
+            &PodView {
+                labels: &map(&[("app.io/label", "app.io-value")]),
+                annotations: &map(&all),
+                addresses: &addresses,
+                containers: &containers,
+            },
+        );
+        // As every reader does.
+        let foreign: Vec<_> =
+            reading.registrations.iter().filter_map(|one| one.foreign_to(&addresses)).collect();
+        foreign.into_iter().for_each(|reason| reading.refuse(reason));
+        assert_eq!(reading.registrations.len(), usable + 1, "{what}: {reading:?}");
+        assert!(reading.registrations.contains(&other), "{what}: {reading:?}");
+        let codes: Vec<Code> = reading.reasons.iter().map(|reason| reason.code).collect();
+        assert_eq!(codes, [code], "{what}: {:?}", reading.reasons);
+    }
+}
+
+#[test]
+fn an_operator_has_the_last_word() {
+    let text = app::encode(&[
+        Registration::new("a", "http", "10.0.0.5:1".parse().unwrap()),
+        Registration::new("b=c", "http", "10.0.0.5:2".parse().unwrap()),
+    ])
+    .unwrap();
+    for (said, a, b, reasons) in [
+        ("", Standing::Up, Standing::Up, 0),
+        ("disabled", Standing::SwitchedOff, Standing::SwitchedOff, 0),
+        (" draining ", Standing::Draining, Standing::Draining, 0),
+        ("a=disabled", Standing::SwitchedOff, Standing::Up, 0),
+        ("a=draining, b=c=disabled", Standing::Draining, Standing::SwitchedOff, 0),
+        ("up", Standing::Up, Standing::Up, 1),
+        ("z=disabled,a=disabled", Standing::SwitchedOff, Standing::Up, 1),
+    ] {
+        let labels = [("app.io/label", "app.io-value")];
+        let annotations = [("app.io/annotation", text.as_str()), ("portolan.dev/override", said)];
+        let reading = read(&Dialect::all(), &labels, &annotations);
+        let standings: Vec<Standing> =
+            reading.registrations.iter().map(|one| one.standing).collect();
+        assert_eq!((standings, reading.reasons.len()), (vec![a, b], reasons), "{said}");
     }
 }
 

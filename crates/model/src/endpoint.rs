@@ -78,6 +78,8 @@ pub struct Endpoint {
     pub zone: Option<Name>,
     /// Share of traffic; 100 is the usual one, 0 takes none.
     pub weight: u32,
+    /// An operator has switched it off, whatever else is said of it.
+    pub switched_off: bool,
     /// Who should use it.
     pub hints: Option<Arc<Hints>>,
     /// What the process says of itself: methods, version, group, ...
@@ -101,6 +103,7 @@ impl Endpoint {
             node: None,
             zone: None,
             weight: Self::DEFAULT_WEIGHT,
+            switched_off: false,
             hints: None,
             metadata: None,
         }

@@ -147,6 +147,12 @@ codes! {
     REGISTRATION_STALE = 112, "RegistrationStale", Ready,
         "The container does not run, or was started again after the process had registered.",
         "Nothing, if the process registers when it is up again; else see why it ended: kubectl logs POD --previous.";
+    SWITCHED_OFF = 113, "SwitchedOff", Ready,
+        "An operator switched the instance off (annotation portolan.dev/override on its Pod).",
+        "Take the annotation away: kubectl annotate pod POD portolan.dev/override-";
+    OVERRIDE_INVALID = 114, "OverrideInvalid", Parsed,
+        "The annotation portolan.dev/override says nothing that can be done.",
+        "Write disabled or draining for all that the Pod registered, or SERVICE=disabled,SERVICE=draining.";
     LISTENS_ELSEWHERE = 201, "ListensElsewhere", Ready,
         "The process listens on another address than its Pod's.",
         "Listen on the address in the environment variable POD_IP.";

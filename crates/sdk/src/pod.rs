@@ -133,9 +133,12 @@ impl Pod {
     }
 }
 
-/// The state of a process in a Pod of a state. A Pod that ends, ends all of its processes.
+/// The state of a process in a Pod of a state: the operator's word first, then the Pod's end,
+/// which is that of all its processes, then the container, the record, and at last the Pod's
+/// readiness.
 fn standing(pod: State, process: Standing) -> State {
     match process {
+        Standing::SwitchedOff => State::Disabled,
         _ if pod == State::Draining => pod,
         Standing::Down => State::Failing,
         Standing::Draining => State::Draining,
@@ -206,9 +209,65 @@ mod tests {
             (State::Failing, Standing::Starting, State::Failing),
             (State::Failing, Standing::OutOfService, State::Disabled),
             (State::Draining, Standing::Down, State::Draining),
+            (State::Draining, Standing::SwitchedOff, State::Disabled),
+            (State::Serving, Standing::SwitchedOff, State::Disabled),
         ] {
             assert_eq!(standing(pod, process), expected, "{pod:?} {process:?}");
         }
+    }
+
+    /// Every combination of what is said of one process, against the order in which it counts:
+    /// override, Terminating, container, record, Pod.
+    #[test]
+    fn what_counts_before_what() {
+        let mut seen = std::collections::BTreeSet::new();
+        for number in 0..3 * 2 * 3 * 4 * 4 {
+            let pick = |size: usize, below: usize| number / below % size;
+            let operator = ["", "draining", "disabled"][pick(3, 1)];
+            let ends = pick(2, 3) == 1;
+            // Of a container that runs since the record's second, since later, or not at all.
+            let container = ["same", "later", "none"][pick(3, 6)];
+            let record = ["up", "starting", "draining", "out_of_service"][pick(4, 18)];
+            let (phase, ready) =
+                [("Running", true), ("Running", false), ("Pending", false), ("Failed", false)]
+                    [pick(4, 72)];
+            let rules = [
+                (operator == "disabled", State::Disabled),
+                (operator == "draining", State::Draining),
+                (ends, State::Draining),
+                (container != "same", State::Failing),
+                (record == "draining", State::Draining),
+                (record == "out_of_service", State::Disabled),
+                (record == "starting" && phase == "Running" && ready, State::Starting),
+                (phase == "Pending", State::Starting),
+                (phase == "Failed" || !ready, State::Failing),
+            ];
+            let expected =
+                rules.iter().find(|(holds, _)| *holds).map_or(State::Serving, |rule| rule.1);
+
+            let state = json!({"name": "reviews", "protocol": "http", "port": 80, "state": record});
+            let text = json!({"v": 1, "start": "2026-01-01T00:00:10Z", "services": [state]});
+            let mut annotations = json!({"registry.portolan.dev/main": text.to_string()});
+            if !operator.is_empty() {
+                annotations["portolan.dev/override"] = json!(operator);
+            }
+            let running = match container {
+                "same" => json!({"running": {"startedAt": "2026-01-01T00:00:10Z"}}),
+                "later" => json!({"running": {"startedAt": "2026-01-01T00:00:11Z"}}),
+                _ => json!({"waiting": {"reason": "CrashLoopBackOff"}}),
+            };
+            let object = json!({
+                "metadata": {"name": "p", "annotations": annotations,
+                    "deletionTimestamp": ends.then_some("2026-01-01T00:00:20Z")},
+                "status": {"phase": phase, "podIP": "10.0.0.5",
+                    "conditions": [{"type": "Ready", "status": if ready { "True" } else { "False" }}],
+                    "containerStatuses": [{"name": "main", "state": running}]},
+            });
+            let offer = pod(object.clone()).offer(&[Dialect::Native]);
+            assert_eq!(offer.instances[0].state, expected, "{object}");
+            seen.insert(expected);
+        }
+        assert_eq!(seen.len(), 5, "{seen:?}");
     }
 
     #[test]

@@ -344,7 +344,7 @@ pub(crate) fn state(placed: &Placed) -> State {
     let Verdict::NotServed(reasons) = &placed.verdict else { return State::Serving };
     match reasons.first().map(|reason| reason.code) {
         Some(Code::TERMINATING) => State::Draining,
-        Some(Code::WEIGHT_ZERO) => State::Disabled,
+        Some(Code::WEIGHT_ZERO | Code::SWITCHED_OFF) => State::Disabled,
         Some(Code::NOT_READY | Code::NOT_LISTENING) => State::Starting,
         Some(_) => State::Failing,
         None => State::Unknown,

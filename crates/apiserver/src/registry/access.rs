@@ -16,6 +16,9 @@ use crate::{Kind, Status, kinds};
 const REGISTRATION_PREFIXES: [&str; 6] =
     ["app.io/", "dubbo.io/", "io.dubbo/", "micro.mu/", "registry.portolan.dev/", "portolan.dev/"];
 
+/// Below those, what operators say of a Pod: it must not be able to take that back.
+const OPERATOR_KEYS: [&str; 1] = ["portolan.dev/override"];
+
 /// The verbs that change nothing.
 const READING: [&str; 3] = ["get", "list", "watch"];
 
@@ -172,7 +175,8 @@ fn changed_outside_registration(old: &Value, new: &Value) -> Option<String> {
         }
         let (before, after) = (before.get(&key).unwrap_or(&null), after.get(&key).unwrap_or(&null));
         for name in keys(before, after) {
-            let registration = REGISTRATION_PREFIXES.iter().any(|p| name.starts_with(p));
+            let registration = REGISTRATION_PREFIXES.iter().any(|p| name.starts_with(p))
+                && !OPERATOR_KEYS.contains(&name.as_str());
             if !registration && before.get(&name) != after.get(&name) {
                 return Some(format!("metadata.{key}[{name}]"));
             }
@@ -241,6 +245,13 @@ mod tests {
                     json!({"name": "a", "labels": {"x": "y"}, "annotations": {"registry.portolan.dev/a": "1"}}),
                 ),
                 None,
+            ),
+            (
+                with(
+                    "/metadata",
+                    json!({"name": "a", "labels": {"x": "y"}, "annotations": {"portolan.dev/override": "draining"}}),
+                ),
+                Some("metadata.annotations[portolan.dev/override]"),
             ),
             (with("/metadata/labels", json!({"x": "z"})), Some("metadata.labels[x]")),
             (with("/metadata/labels", json!({})), Some("metadata.labels[x]")),

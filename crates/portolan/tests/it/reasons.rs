@@ -62,6 +62,13 @@ fn registrations() {
         annotate(&up, "rpc", &fine);
         cleared(&up, "pod/rpc", code);
     }
+    for (code, word) in [("PTL0113", "disabled"), ("PTL0114", "off")] {
+        let annotation = format!("portolan.dev/override={word}");
+        up.kubectl(&["annotate", "pod", "rpc", "--overwrite", &annotation]);
+        explained(&up, "pod/rpc", code);
+        up.kubectl(&["annotate", "pod", "rpc", "portolan.dev/override-"]);
+        cleared(&up, "pod/rpc", code);
+    }
 }
 
 #[test]

@@ -105,6 +105,7 @@ fn endpoint(
             Standing::OutOfService => 0,
             _ => registration.weight,
         },
+        switched_off: registration.standing == Standing::SwitchedOff,
         metadata: Some(names.map(&metadata)),
         ..Endpoint::new(registration.address, [port].into())
     }

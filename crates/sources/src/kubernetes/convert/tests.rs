@@ -444,6 +444,47 @@ fn readiness_is_the_pods_word() {
     }
 }
 
+/// What is said over and below the Pod: an operator's word, the container, the record.
+#[test]
+fn a_process_says_less_than_its_pod_and_an_operator_more() {
+    let conditions = |ready, serving, terminating| Conditions { ready, serving, terminating };
+    let up = conditions(true, true, false);
+    for (record, container, operator, expected) in [
+        ("up", "10", "", (up, 100, false)),
+        ("starting", "10", "", (conditions(false, false, false), 100, false)),
+        ("draining", "10", "", (conditions(false, true, true), 100, false)),
+        ("out_of_service", "10", "", (up, 0, false)),
+        ("up", "11", "", (conditions(false, false, false), 100, false)),
+        ("draining", "11", "", (conditions(false, false, false), 100, false)),
+        // The operator's word stands before the container's, and leaves what it does not concern.
+        ("up", "11", "draining", (conditions(false, true, true), 100, false)),
+        ("up", "10", "disabled", (up, 100, true)),
+        ("up", "11", "reviews=disabled", (up, 100, true)),
+        ("up", "10", "other=disabled", (up, 100, false)),
+    ] {
+        let service = json!({"name": "reviews", "protocol": "http", "port": 80, "state": record});
+        let text = json!({"v": 1, "start": "2026-01-01T00:00:10Z", "services": [service]});
+        let started = format!("2026-01-01T00:00:{container}Z");
+        let (slices, _) = registered(
+            "",
+            json!({
+                "/metadata/annotations": {
+                    "registry.portolan.dev/main": text.to_string(),
+                    "portolan.dev/override": operator,
+                },
+                "/status": {
+                    "phase": "Running", "podIP": "10.0.0.5",
+                    "conditions": [{"type": "Ready", "status": "True"}],
+                    "containerStatuses": [{"name": "main", "state": {"running": {"startedAt": started}}}],
+                },
+            }),
+        );
+        let one = &slices[0].endpoints[0];
+        let found = (one.conditions, one.weight, one.switched_off);
+        assert_eq!(found, expected, "{record} {container} {operator}");
+    }
+}
+
 #[test]
 fn a_bad_registration_is_rejected_with_its_code() {
     let good = entry("fine", "http://10.0.0.5:1");
