@@ -164,9 +164,17 @@ fn catalog(_: Effort) -> Result<Vec<Figure>> {
     figures(cargo().args(["bench", "--locked", "-p", "portolan-catalog", "--bench", "catalog"]))
 }
 
-/// The SDK's choice of an instance.
-fn registry(_: Effort) -> Result<Vec<Figure>> {
-    figures(cargo().args(["bench", "--locked", "-p", "portolan-sdk", "--bench", "pick"]))
+/// The SDK's choice of an instance, and what the registry costs when everything restarts.
+fn registry(effort: Effort) -> Result<Vec<Figure>> {
+    let mut all =
+        figures(cargo().args(["bench", "--locked", "-p", "portolan-sdk", "--bench", "pick"]))?;
+    let mut bench = cargo();
+    bench.args(["bench", "--locked", "-p", "portolan", "--bench", "registry"]);
+    if effort == Effort::Short {
+        bench.env(SHORT_SWITCH, "1");
+    }
+    all.extend(figures(&mut bench)?);
+    Ok(all)
 }
 
 fn start(_: Effort) -> Result<Vec<Figure>> {

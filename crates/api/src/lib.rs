@@ -89,6 +89,7 @@ pub(crate) struct Shared {
     pub(crate) config: Config,
     pub(crate) shutdown: portolan_runtime::Shutdown,
     pub(crate) watches: Arc<Semaphore>,
+    pub(crate) watch_counts: metrics::WatchCounts,
     pub(crate) waits: Semaphore,
     pub(crate) lists: Semaphore,
 }
@@ -138,6 +139,7 @@ pub async fn start(config: Config, parts: Parts, tasks: &Tasks) -> Result<Runnin
     metrics::register(&parts.metrics, parts.hub.clone(), parts.clock.clone());
     let hub = parts.hub.clone();
     let clock = parts.clock.clone();
+    let watch_counts = metrics::WatchCounts::registered(&parts.metrics);
     let watches = Arc::new(Semaphore::new(config.watches_max));
     let shared = Arc::new(Shared {
         hub: parts.hub,
@@ -148,6 +150,7 @@ pub async fn start(config: Config, parts: Parts, tasks: &Tasks) -> Result<Runnin
         config,
         shutdown: tasks.shutdown().clone(),
         watches,
+        watch_counts,
         waits: Semaphore::new(WAITS_MAX),
         lists: Semaphore::new(LISTS_MAX),
     });

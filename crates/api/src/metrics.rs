@@ -8,7 +8,7 @@ use portolan_runtime::{Clock, Metrics};
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeMetric},
-    metrics::gauge::ConstGauge,
+    metrics::{counter::Counter, gauge::ConstGauge},
     registry::Unit,
 };
 
@@ -21,6 +21,27 @@ struct CatalogMetrics {
 impl std::fmt::Debug for CatalogMetrics {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("CatalogMetrics").finish_non_exhaustive()
+    }
+}
+
+/// What watchers were told.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct WatchCounts {
+    /// Events.
+    pub(crate) events: Counter,
+    /// Bytes of their JSON.
+    pub(crate) bytes: Counter,
+}
+
+impl WatchCounts {
+    pub(crate) fn registered(metrics: &Metrics) -> Self {
+        let counts = Self::default();
+        metrics.register(|registry| {
+            let (events, bytes) = (counts.events.clone(), counts.bytes.clone());
+            registry.register("portolan_api_watch_events", "Events sent to watchers", events);
+            registry.register("portolan_api_watch_bytes", "Bytes of these events", bytes);
+        });
+        counts
     }
 }
 

@@ -149,6 +149,8 @@ pub(crate) struct WatchQuery {
     pub(crate) version: Option<String>,
     /// Instances that differ are told alone, not with all others of their service.
     pub(crate) changes: bool,
+    /// Without the reasons why instances are not served, which are long.
+    pub(crate) brief: bool,
 }
 
 /// Services that one watch may name.
@@ -165,15 +167,16 @@ impl WatchQuery {
                 "labels" => filter.labels = selector("labels", Some(&value))?,
                 "service" => services.push(value),
                 "version" => query.version = Some(value),
-                "changes" => {
-                    query.changes = value.parse().map_err(|_| {
-                        Refusal::bad_request(format!("changes={value}: true or false"))
+                "changes" | "brief" => {
+                    let is_so = value.parse().map_err(|_| {
+                        Refusal::bad_request(format!("{name}={value}: true or false"))
                     })?;
+                    *(if name == "brief" { &mut query.brief } else { &mut query.changes }) = is_so;
                 }
                 _ => {
                     return Err(Refusal::bad_request(format!(
                         "unknown parameter {name:?}; the watch takes origin, namespace, \
-                         service (several times), labels, version and changes"
+                         service (several times), labels, version, changes and brief"
                     )));
                 }
             }

@@ -443,12 +443,33 @@ async fn a_watch_of_changes_tells_what_differs_and_leads_to_the_same() {
     assert_eq!(put.len(), 2, "{put:?}");
     assert!(put[0].starts_with("127.10.0.1 ") && put[1] == "127.10.0.3 serving", "{put:?}");
     assert_eq!(change.data["gone"][0]["address"], "127.10.0.2");
+    assert_ne!(change.data["put"][0]["reasons"], serde_json::json!([]));
     assert_eq!(stream.until_synced().await[0], "synced");
+    // What follows at once comes together: the newest state of each, and no reasons where those
+    // are not wanted.
+    let mut brief = api.watch(&format!("{query}&brief=true"), None).await;
+    let (mut told, mut kind) = (Vec::new(), String::new());
+    while kind != "synced" {
+        let sent = brief.next().await;
+        told.extend(sent.data["instances"].as_array().into_iter().flatten().cloned());
+        kind = sent.kind;
+    }
+    assert!(told.iter().any(|one| one["state"] != "serving"), "{told:?}");
+    assert!(told.iter().all(|one| one["reasons"] == serde_json::json!([])), "{told:?}");
+    for ready in [true, false, true] {
+        api.live.set(&with(&[(1, ready), (3, true)], &[(9, true)]));
+    }
+    let mut last = Value::Null;
+    while last != "serving" {
+        let sent = brief.next().await;
+        last = sent.data["put"][0]["state"].clone();
+    }
     // A service that is new is told whole, one without instances is gone.
     api.live.set(&world());
-    let kinds = stream.until_synced().await;
-    assert!(kinds.contains(&"upsert web".to_owned()), "{kinds:?}");
-    assert!(kinds.contains(&"remove a".to_owned()), "{kinds:?}");
+    let mut kinds = Vec::new();
+    while !["upsert web", "remove a"].iter().all(|kind| kinds.iter().any(|one| one == kind)) {
+        kinds.extend(stream.until_synced().await);
+    }
 }
 
 #[tokio::test]

@@ -5,6 +5,41 @@
 
 #![allow(clippy::print_stdout)]
 
+mod allocations {
+    //! Counts what is allocated. Every allocator is unsafe to write; this one hands everything on.
+    #![allow(unsafe_code)]
+
+    use std::{
+        alloc::{GlobalAlloc, Layout, System},
+        sync::atomic::{AtomicU64, Ordering::Relaxed},
+    };
+
+    struct Counting;
+
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+
+    #[global_allocator]
+    static ALLOCATOR: Counting = Counting;
+
+    // SAFETY: both calls go to the system's allocator as they are.
+    unsafe impl GlobalAlloc for Counting {
+        unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+            COUNT.fetch_add(1, Relaxed);
+            // SAFETY: the caller keeps the contract, which is the same.
+            unsafe { System.alloc(layout) }
+        }
+
+        unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+            // SAFETY: the caller keeps the contract, which is the same.
+            unsafe { System.dealloc(at, layout) }
+        }
+    }
+
+    pub(super) fn count() -> u64 {
+        COUNT.load(Relaxed)
+    }
+}
+
 use std::hint::black_box;
 
 use portolan_sdk::{Balancer, Call, Instance, Policy, Registration, Subscription};
@@ -14,6 +49,7 @@ const ROUNDS: usize = 9;
 const PICKS: u32 = 200_000;
 
 fn main() {
+    let mut allocated = 0;
     for (name, policy) in [
         ("registry.pick_peak_ewma", Policy::PeakEwma),
         ("registry.pick_least_request", Policy::LeastRequest),
@@ -33,6 +69,11 @@ fn main() {
             balancer.pick().expect("instances").succeeded();
         }
         let call = Call { key: Some(b"user-1"), ..Call::default() };
+        let before = allocations::count();
+        for _ in 0..INSTANCES {
+            black_box(balancer.pick_for(&call));
+        }
+        allocated += allocations::count() - before;
         let mut rounds = Vec::new();
         for _ in 0..ROUNDS {
             let start = cpu_ns();
@@ -45,6 +86,8 @@ fn main() {
         rounds.sort_by(f64::total_cmp);
         report(name, rounds[rounds.len() / 2], "ns");
     }
+    #[allow(clippy::cast_precision_loss)]
+    report("registry.pick_allocations", allocated as f64, "1");
 }
 
 /// CPU time of this thread, in nanoseconds.

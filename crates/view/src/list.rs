@@ -234,7 +234,7 @@ pub fn instances_where(
 pub struct InstanceChanges {
     /// New ones, and those that are otherwise than before.
     pub put: Vec<wire::Instance>,
-    /// Those that are gone, as they were last.
+    /// Those that are gone, with no more than tells them apart.
     pub gone: Vec<wire::Instance>,
 }
 
@@ -259,8 +259,16 @@ pub fn instance_changes(
     let gone = before.endpoints.iter().filter(|one| !is.contains(&identity(one)));
     Some(InstanceChanges {
         put: put.flat_map(|one| instances_at(snapshot, after, one)).collect(),
-        gone: gone.flat_map(|one| instances_at(snapshot, before, one)).collect(),
+        gone: gone.flat_map(|one| instances_at(snapshot, before, one)).map(farewell).collect(),
     })
+}
+
+/// What is needed to know which instance has gone.
+fn farewell(one: wire::Instance) -> wire::Instance {
+    const TOLD: [&str; 3] = ["group", "protocol", "version"];
+    let mut metadata = one.metadata;
+    metadata.retain(|key, _| TOLD.contains(&key.as_str()));
+    wire::Instance { metadata, node: None, zone: None, reasons: Vec::new(), ..one }
 }
 
 /// The instances of one service.

@@ -40,7 +40,8 @@ pub enum WatchEvent {
         name: String,
         /// Instances that are new, or are as this from now on.
         put: Vec<Instance>,
-        /// Instances that are gone, as they were last.
+        /// Instances that are gone, with no more than tells them apart: name, address, port,
+        /// and of what they said group, version and protocol. To be taken before `put`.
         gone: Vec<Instance>,
     },
     /// A service is gone.

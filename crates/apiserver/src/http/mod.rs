@@ -13,6 +13,7 @@
 mod accept;
 mod auth;
 mod body;
+mod counts;
 mod discovery;
 mod files;
 mod filter;
@@ -78,6 +79,7 @@ pub struct Service {
     pub(crate) authenticator: Authenticator,
     pub(crate) watches: Arc<Semaphore>,
     pub(crate) sessions: Arc<Semaphore>,
+    pub(crate) counts: Arc<counts::Counts>,
     requests: Semaphore,
     /// A permit for each byte of bodies that are held.
     bodies: Semaphore,
@@ -92,6 +94,7 @@ impl Service {
             registry,
             watches: Arc::new(Semaphore::new(WATCHES_MAX)),
             sessions: Arc::new(Semaphore::new(streams::SESSIONS_MAX)),
+            counts: Arc::default(),
             requests: Semaphore::new(REQUESTS_MAX),
             bodies: Semaphore::new(body::BODIES_BYTES_MAX),
             shutdown,
@@ -277,6 +280,7 @@ impl Service {
             "# TYPE apiserver_longrunning_requests gauge\napiserver_longrunning_requests{{verb=\"WATCH\"}} {}\n",
             store.watchers()
         ));
+        text.push_str(&self.counts.text());
         text
     }
 }

@@ -105,6 +105,11 @@ impl Request<'_> {
 
     async fn dispatch(self) -> Result<Answer, Status> {
         let target = self.target;
+        self.service.counts.request(match *self.method {
+            Method::GET if is_watch(target, self.query) => "WATCH",
+            Method::GET if target.name.is_empty() => "LIST",
+            ref method => method.as_str(),
+        });
         if !target.subresource.is_empty() {
             return parts::answer(self).await;
         }
@@ -197,6 +202,7 @@ impl Request<'_> {
             shape,
             self.query,
             self.service.shutdown.clone(),
+            self.service.counts.clone(),
         )?;
         Ok(respond::hold(answer, permit))
     }

@@ -18,6 +18,7 @@ use tokio::time::{Instant, Sleep};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use super::{
+    counts::Counts,
     filter::Filter,
     options::ListOptions,
     query::Query,
@@ -59,6 +60,8 @@ struct Watch {
     alarm: Pin<Box<Sleep>>,
     shutdown: Pin<Box<WaitForCancellationFutureOwned>>,
     over: bool,
+    /// Events that are not counted yet.
+    pushed: u64,
 }
 
 /// Answers a watch request.
@@ -68,6 +71,7 @@ pub(crate) fn answer(
     shape: Shape,
     query: &Query,
     shutdown: Shutdown,
+    counts: Arc<Counts>,
 ) -> Result<Answer, Status> {
     let options = ListOptions::read(query, true)?;
     // Here upstream lets the parser's error through as it is.
@@ -122,9 +126,13 @@ pub(crate) fn answer(
         alarm: Box::pin(tokio::time::sleep_until(alarm(bookmarks, next_bookmark, ends))),
         shutdown: Box::pin(shutdown.cancelled_owned()),
         over: false,
+        pushed: 0,
     };
-    let lines = stream::unfold(watch, |mut watch| async move {
-        watch.next().await.map(|piece| (Ok(piece), watch))
+    let begun = (watch, counts);
+    let lines = stream::unfold(begun, |(mut watch, counts)| async move {
+        let piece = watch.next().await?;
+        counts.watched(std::mem::take(&mut watch.pushed), piece.len());
+        Some((Ok(piece), (watch, counts)))
     });
     Ok(respond::live(content_type, lines))
 }
@@ -235,6 +243,7 @@ impl Watch {
     }
 
     fn push(&mut self, piece: &mut BytesMut, what: &str, record: &Record) {
+        self.pushed += 1;
         if self.shape.is_plain() {
             push_line(piece, what, &record.bytes);
         } else if let Ok(object) = object::parse(record) {
@@ -243,6 +252,7 @@ impl Watch {
     }
 
     fn push_left(&mut self, piece: &mut BytesMut, previous: &Record, revision: u64) {
+        self.pushed += 1;
         if let Ok(mut object) = object::parse(previous) {
             object::set_revision(&mut object, revision);
             self.push_value(piece, "DELETED", &object);

@@ -127,7 +127,7 @@ impl Stream<'_> {
     async fn run(&mut self, http: &Http, backoff: &mut Backoff) -> Result<(), Failure> {
         let services = self.services.iter().map(|service| ("service", service.as_str()));
         let version = self.version.iter().map(|version| ("version", version.as_str()));
-        let query = services.chain(version).chain([("changes", "true")]);
+        let query = services.chain(version).chain([("changes", "true"), ("brief", "true")]);
         let mut events = http.watch(query).await?;
         let mut pending = Pending::default();
         if self.version.is_some() {

@@ -34,7 +34,8 @@ async fn one_stream_tells_what_was_asked_for() {
     let one = a.current().available()[0].clone();
     assert_eq!((one.version.as_deref(), one.protocol.as_str()), (Some("v1"), "http"));
     assert_eq!(one.metadata.keys().collect::<Vec<_>>(), ["k"]);
-    let asked = "/v1/watch?service=registry%3Ashop%2Fa&service=registry%3Ashop%2Fb&changes=true";
+    let asked =
+        "/v1/watch?service=registry%3Ashop%2Fa&service=registry%3Ashop%2Fb&changes=true&brief=true";
     assert_eq!(server.requests(), [asked]);
 
     let mut deltas = a.deltas();
