@@ -1,6 +1,6 @@
 //! N processes, each in a Pod of its own: it offers one of the services and calls ten.
 
-use std::{net::Ipv4Addr, sync::Arc, time::Duration};
+use std::{net::Ipv4Addr, time::Duration};
 
 use futures_util::{StreamExt, stream};
 use portolan_sdk::{Discovery, Registration, Registry, Subscription};
@@ -127,22 +127,34 @@ async fn start(
         methods: ["Get", "List", "Put"].map(str::to_owned).into(),
         ..Registration::new(&service(number), "grpc", (ip, 80).into())
     };
-    registry.register(offered).await.unwrap().keep();
+    again("register", async || registry.register(offered.clone()).await).await.keep();
     world.ready(&name, ip).await;
     let names: Vec<String> = called(number).map(service).collect();
     match way {
         Way::Founding => {
             let mut follows = Vec::new();
             for name in &names {
-                follows.push(registry.subscribe(name).await.unwrap());
+                follows.push(again("subscribe", async || registry.subscribe(name).await).await);
             }
             follows
         }
         Way::Ours => {
-            let discovery = Arc::new(Discovery::connect(&world.http).unwrap());
-            let all = names.iter().map(|name| discovery.subscribe(NAMESPACE, name));
-            let all = futures_util::future::join_all(all).await;
-            all.into_iter().map(Result::unwrap).collect()
+            let discovery = Discovery::connect(&world.http).unwrap();
+            let all = names.iter().map(|name| {
+                let discovery = &discovery;
+                again("subscribe", async move || discovery.subscribe(NAMESPACE, name).await)
+            });
+            futures_util::future::join_all(all).await
+        }
+    }
+}
+
+/// Tries until it works: in a crowd, the API sheds load and answers late.
+async fn again<T>(what: &str, mut call: impl AsyncFnMut() -> Result<T, portolan_sdk::Error>) -> T {
+    loop {
+        match call().await {
+            Ok(done) => return done,
+            Err(error) => eprintln!("{what} again: {error}"),
         }
     }
 }

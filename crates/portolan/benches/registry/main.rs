@@ -10,7 +10,7 @@
 //! as this machine carries it; beyond, it is computed as growing with the square of N, and said so
 //! in the figure's name.
 
-#![allow(clippy::print_stdout, clippy::unwrap_used)]
+#![allow(clippy::print_stderr, clippy::print_stdout, clippy::unwrap_used)]
 
 #[path = "../common/mod.rs"]
 mod common;

@@ -11,7 +11,7 @@ use tokio::time::sleep;
 
 use super::{
     ServiceQuery,
-    http::{Events, Http},
+    http::{Events, Http, Told},
 };
 
 const PAUSE_FIRST: Duration = Duration::from_millis(100);
@@ -130,7 +130,8 @@ impl Changes {
             }
         };
         match events.next().await {
-            Ok(Some(event)) => self.take(event),
+            Ok(Some(Told::Event(event))) => self.take(*event),
+            Ok(Some(Told::Alive)) => {}
             Ok(None) => return Err("the server ended the stream".to_owned()),
             Err(failure) => return Err(failure.detail),
         }

@@ -22,7 +22,7 @@ use portolan_runtime::Backoff;
 use portolan_wire::{self as wire, WatchEvent};
 use tokio::{sync::watch, time::sleep};
 
-use super::http::Http;
+use super::http::{Http, Told};
 use crate::{
     Instance,
     cache::{Cache, Changed},
@@ -134,13 +134,20 @@ impl Stream<'_> {
             // Nothing was missed that is still to come.
             self.directory.alive();
         }
-        while let Some(event) = events.next().await? {
-            if let WatchEvent::Synced { version } = &event {
+        while let Some(told) = events.next().await? {
+            let Told::Event(event) = told else {
+                // Half a step is no state to be confirmed.
+                if pending.is_empty() && self.version.is_some() {
+                    self.directory.alive();
+                }
+                continue;
+            };
+            if let WatchEvent::Synced { version } = &*event {
                 self.version = Some(version.clone());
                 self.take(mem::take(&mut pending));
                 backoff.reset();
             } else {
-                pending.take(event);
+                pending.take(*event);
             }
         }
         Ok(())
@@ -172,6 +179,10 @@ enum Step {
 }
 
 impl Pending {
+    fn is_empty(&self) -> bool {
+        !self.anew && self.steps.is_empty()
+    }
+
     fn take(&mut self, event: WatchEvent) {
         let key =
             |origin: &str, namespace: &str, name: &str| format!("{origin}:{namespace}/{name}");

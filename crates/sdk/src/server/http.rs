@@ -135,7 +135,16 @@ fn encode(value: &str, into: &mut String) {
     }
 }
 
-/// The events of an open watch.
+/// What came over an open watch.
+#[derive(Debug, PartialEq)]
+pub(super) enum Told {
+    /// An event.
+    Event(Box<WatchEvent>),
+    /// A comment: nothing has happened, and the server is there.
+    Alive,
+}
+
+/// An open watch.
 pub(super) struct Events {
     body: Incoming,
     buffer: BytesMut,
@@ -144,13 +153,11 @@ pub(super) struct Events {
 }
 
 impl Events {
-    /// The next event. `None`: the stream has ended.
-    pub(super) async fn next(&mut self) -> Result<Option<WatchEvent>, Failure> {
+    /// What comes next. `None`: the stream has ended.
+    pub(super) async fn next(&mut self) -> Result<Option<Told>, Failure> {
         loop {
-            while let Some(block) = self.block() {
-                if let Some(event) = parse(&block)? {
-                    return Ok(Some(event));
-                }
+            if let Some(block) = self.block() {
+                return parse(&block).map(Some);
             }
             if self.buffer.len() > EVENT_BYTES_MAX {
                 return Err(broken(&format!("an event of more than {EVENT_BYTES_MAX} bytes")));
@@ -185,14 +192,14 @@ impl Events {
     }
 }
 
-/// Reads a block; comments, which keep the connection alive, are none.
-fn parse(block: &[u8]) -> Result<Option<WatchEvent>, Failure> {
+/// Reads a block.
+fn parse(block: &[u8]) -> Result<Told, Failure> {
     let text = std::str::from_utf8(block).map_err(|error| broken(&format!("an event: {error}")))?;
     let mut data = text.lines().filter_map(|line| line.strip_prefix("data:"));
     // The server writes JSON on one line.
-    let Some(data) = data.next() else { return Ok(None) };
+    let Some(data) = data.next() else { return Ok(Told::Alive) };
     serde_json::from_str(data.trim_start())
-        .map(Some)
+        .map(|event| Told::Event(Box::new(event)))
         .map_err(|error| broken(&format!("an event does not parse: {error}")))
 }
 
@@ -218,10 +225,11 @@ mod tests {
 
     #[test]
     fn blocks() {
-        assert!(parse(b": keep-alive\n\n").unwrap().is_none());
+        assert_eq!(parse(b": keep-alive\n\n").unwrap(), Told::Alive);
         let event =
             parse(b"event: synced\ndata: {\"event\":\"synced\",\"version\":\"a-1\"}\nid: a-1\n\n");
-        assert_eq!(event.unwrap().unwrap().version(), "a-1");
+        let synced = WatchEvent::Synced { version: "a-1".into() };
+        assert_eq!(event.unwrap(), Told::Event(Box::new(synced)));
         assert!(parse(b"data: {\"event\":\"unheard\"}\n\n").is_err());
         assert!(parse(b"data: \xff\n\n").is_err());
     }

@@ -39,6 +39,7 @@ struct Inner {
     log: Vec<(u64, String, WatchEvent)>,
     /// Watches of an older generation end.
     generation: u64,
+    greetings: usize,
     refusal: Option<u16>,
     requests: Vec<String>,
     bytes: usize,
@@ -88,6 +89,12 @@ impl Portolan {
     pub(crate) fn put(&self, name: &str, pods: &[(u8, bool)]) {
         self.state()
             .put(name, pods.iter().map(|(number, up)| instance(name, *number, *up)).collect());
+        self.wake();
+    }
+
+    /// Tells all watches that it is there, as a server does every 15 s.
+    pub(crate) fn greet(&self) {
+        self.state().greetings += 1;
         self.wake();
     }
 
@@ -216,9 +223,9 @@ fn stream_of(
     generation: u64,
 ) -> Response {
     let changed = shared.changed.subscribe();
-    let begun = Some((shared, services, since, changed));
+    let begun = Some((shared, services, since, 0, changed));
     let texts = stream::unfold(begun, move |at| async move {
-        let (shared, services, mut since, mut changed) = at?;
+        let (shared, services, mut since, mut greeted, mut changed) = at?;
         loop {
             let text = {
                 let mut state = shared.state.lock().unwrap();
@@ -262,10 +269,11 @@ fn stream_of(
                     })
                     .collect();
                 state.bytes += text.len();
-                text
+                let new = std::mem::replace(&mut greeted, state.greetings) < state.greetings;
+                if new { text + ": here\n\n" } else { text }
             };
             if !text.is_empty() {
-                return Some((text, Some((shared, services, since, changed))));
+                return Some((text, Some((shared, services, since, greeted, changed))));
             }
             changed.changed().await.ok()?;
         }

@@ -60,6 +60,20 @@ async fn one_stream_tells_what_was_asked_for() {
     assert_eq!(shown(&a), pods(&[(2, true), (4, true)]));
 }
 
+/// That nothing happens is news too: it keeps what is known young.
+#[tokio::test]
+async fn a_server_that_is_there_keeps_the_age_down() {
+    let server = Portolan::start().await;
+    let (_discovery, a, _b) = both(&server).await;
+    let before = std::time::Instant::now();
+    tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    assert!(a.current().age() >= std::time::Duration::from_millis(20));
+    let version = a.current().version();
+    server.greet();
+    until("a greeting", || a.current().age() < before.elapsed()).await;
+    assert_eq!(a.current().version(), version);
+}
+
 #[tokio::test]
 async fn a_stream_that_breaks_is_taken_up_where_it_was() {
     let server = Portolan::start().await;
