@@ -109,6 +109,20 @@ fn a_pod_registers_natively_and_drains() {
         });
         let balancer = portolan_sdk::Balancer::new(registry.subscribe("reviews").await.unwrap());
         assert_eq!(balancer.pick().unwrap().socket_address(), (address, 9080).into());
+        // A process that asks the server finds the same, by name, by hostname and by node.
+        let discovery = portolan_sdk::Discovery::connect(up.http()).unwrap();
+        let told = discovery.subscribe("default", "reviews").await.unwrap();
+        let told = portolan_sdk::Balancer::new(told);
+        assert_eq!(told.pick().unwrap().instance(), balancer.pick().unwrap().instance());
+        let host = "reviews.default.registry.cluster.local";
+        assert_eq!(discovery.service(host).await.unwrap().unwrap().serving, 1);
+        let node = instance()[0]["node"].as_str().unwrap().to_owned();
+        let query = portolan_sdk::InstanceQuery {
+            port: Some("http".into()),
+            host: Some(host.into()),
+            ..portolan_sdk::InstanceQuery::on_node(node)
+        };
+        assert_eq!(discovery.instances(&query).await.unwrap().len(), 1);
         let (done, work) = tokio::sync::oneshot::channel::<()>();
         let deadline = std::time::Duration::from_secs(600);
         let draining = tokio::spawn(registered.drain_while(deadline, async { drop(work.await) }));
@@ -117,6 +131,10 @@ fn a_pod_registers_natively_and_drains() {
             Some(pick) => Err(format!("{pick:?}")),
         });
         assert_eq!(instance()[0]["state"], "draining");
+        eventually("nobody to call by the server's word", || match told.pick() {
+            None => Ok(()),
+            Some(pick) => Err(format!("{pick:?}")),
+        });
         done.send(()).unwrap();
         draining.await.unwrap().unwrap();
         eventually("nobody at all", || expect(instance().as_array().map(Vec::len), Some(0)));
