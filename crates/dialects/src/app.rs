@@ -99,33 +99,18 @@ impl App {
         decode(text)
     }
 
-    /// The next text of the annotation after `remove` has left it and `add` has
-    /// been put in; `None` when nothing is left and the annotation should go.
-    /// What other writers put there stays as it is. A text that does not decode
-    /// is replaced: nobody could have used it.
-    pub fn update(
+    /// Takes items out of a list, and puts services in at its end.
+    pub(crate) fn change(
         &self,
-        current: Option<&str>,
-        remove: &[Registration],
+        items: &mut Vec<Value>,
+        goes: impl Fn(&Registration) -> bool,
         add: &[Registration],
-    ) -> Result<Option<String>, EncodeError> {
-        let mut items = current.and_then(|text| list::read(text).ok()).unwrap_or_default();
-        items.retain(|item| {
-            !entry(item).is_ok_and(|old| {
-                remove.iter().chain(add).any(|registration| registration.replaces(&old))
-            })
-        });
+    ) -> Result<(), EncodeError> {
+        items.retain(|item| !entry(item).is_ok_and(|old| goes(&old)));
         for registration in add {
             items.push(encode_one(registration)?);
         }
-        if items.is_empty() {
-            return Ok(None);
-        }
-        let text = list::write(&items);
-        if text.len() > WRITE_BYTES_MAX {
-            return Err(EncodeError::TooLarge { bytes: text.len() });
-        }
-        Ok(Some(text))
+        Ok(())
     }
 }
 
@@ -159,15 +144,7 @@ pub fn encode(registrations: &[Registration]) -> Result<String, EncodeError> {
 
 fn encode_one(registration: &Registration) -> Result<Value, EncodeError> {
     registration.check()?;
-    if registration.standing != Standing::Up {
-        return Err(EncodeError::Invalid {
-            interface: registration.interface.clone(),
-            problem: format!(
-                "this dialect has no word for {:?}; weight 0 takes no calls.",
-                registration.standing
-            ),
-        });
-    }
+    registration.check_is_up()?;
     Ok(list::item(key(registration), value(registration)))
 }
 

@@ -6,8 +6,8 @@
 //!        v
 //!   Reading { registrations, reasons }      one broken entry costs only itself
 //!
-//!   [Registration] -- app::App::update --> the annotation's next text
-//!                  -- native::encode ---> the text of an annotation of one's own
+//!   [Registration] -- ListDialect::update --> the next text of an annotation that is shared
+//!                  -- native::encode ------> the text of an annotation of one's own
 //! ```
 //!
 //! Every dialect that is met in the field is one module; all of them end in the
@@ -28,6 +28,8 @@ mod percent;
 mod registration;
 
 pub use dialect::{ContainerView, Dialect, PodView, Reading, UnknownDialect};
+pub use dubbo::DubboGo;
+pub use list::ListDialect;
 pub use registration::{EncodeError, Registration, Standing};
 
 /// The largest sum of annotations that the Kubernetes API takes

@@ -2,14 +2,22 @@
 //!
 //! `app.io` and dubbo-go's `dubbo.io` both use it. Items stay JSON values here,
 //! so that a writer puts back untouched what it does not understand.
+//! [`ListDialect`] is either, for whoever writes them.
 
 use base64::{
     Engine as _, alphabet,
-    engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig, general_purpose::STANDARD},
+    engine::{
+        DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig,
+        general_purpose::{STANDARD, URL_SAFE},
+    },
 };
 use serde_json::Value;
 
-use crate::READ_BYTES_MAX;
+use crate::{
+    Dialect, EncodeError, READ_BYTES_MAX, Reading, Registration, WRITE_BYTES_MAX,
+    app::{self, App},
+    dubbo::{self, DubboGo},
+};
 
 /// Takes padding or none, and bits that a sloppy encoder left behind the end.
 const LENIENT: GeneralPurpose = GeneralPurpose::new(
@@ -18,6 +26,78 @@ const LENIENT: GeneralPurpose = GeneralPurpose::new(
         .with_decode_padding_mode(DecodePaddingMode::Indifferent)
         .with_decode_allow_trailing_bits(true),
 );
+
+/// A dialect whose annotation is a list that all writers of a Pod share.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ListDialect {
+    /// `app.io`, or the same under another prefix.
+    App(App),
+    /// `dubbo.io`, as one of the versions of dubbo-go.
+    Dubbo(DubboGo),
+}
+
+impl ListDialect {
+    /// The dialect in which it is read.
+    pub fn reader(&self) -> Dialect {
+        match self {
+            Self::App(app) => Dialect::App(app.clone()),
+            Self::Dubbo(_) => Dialect::Dubbo,
+        }
+    }
+
+    /// Key and value of the label by which readers find a Pod.
+    pub fn label(&self) -> (String, String) {
+        match self {
+            Self::App(app) => (app.label_key(), app.label_value()),
+            Self::Dubbo(dubbo) => (dubbo::LABEL.to_owned(), dubbo.label_value().to_owned()),
+        }
+    }
+
+    /// Key of the annotation.
+    pub fn annotation_key(&self) -> String {
+        match self {
+            Self::App(app) => app.annotation_key(),
+            Self::Dubbo(_) => dubbo::ANNOTATION.to_owned(),
+        }
+    }
+
+    /// The services in an annotation's text.
+    pub fn decode(&self, text: &str) -> Reading {
+        match self {
+            Self::App(_) => app::decode(text),
+            Self::Dubbo(_) => dubbo::decode(text),
+        }
+    }
+
+    /// The next text of the annotation after `remove` has left it and `add` has
+    /// been put in; `None` when nothing is left and the annotation should go.
+    /// What other writers put there stays as it is. A text that does not decode
+    /// is replaced: nobody could have used it.
+    pub fn update(
+        &self,
+        current: Option<&str>,
+        remove: &[Registration],
+        add: &[Registration],
+    ) -> Result<Option<String>, EncodeError> {
+        let mut items = current.and_then(|text| read(text).ok()).unwrap_or_default();
+        let goes = |old: &Registration| remove.iter().chain(add).any(|one| one.replaces(old));
+        match self {
+            Self::App(app) => app.change(&mut items, goes, add)?,
+            Self::Dubbo(dubbo) => dubbo.change(&mut items, goes, add)?,
+        }
+        if items.is_empty() {
+            return Ok(None);
+        }
+        let text = match self {
+            Self::App(_) => write(&items),
+            Self::Dubbo(_) => write_url_safe(&items),
+        };
+        if text.len() > WRITE_BYTES_MAX {
+            return Err(EncodeError::TooLarge { bytes: text.len() });
+        }
+        Ok(Some(text))
+    }
+}
 
 /// Why an annotation does not decode.
 #[derive(Debug, thiserror::Error)]
@@ -74,6 +154,11 @@ pub fn read(text: &str) -> Result<Vec<Value>, ListError> {
 pub fn write(items: &[Value]) -> String {
     // A list of JSON values always encodes.
     STANDARD.encode(serde_json::to_vec(items).unwrap_or_default())
+}
+
+/// Writes the items as dubbo-go does: the URL-safe alphabet, padded.
+pub(crate) fn write_url_safe(items: &[Value]) -> String {
+    URL_SAFE.encode(serde_json::to_vec(items).unwrap_or_default())
 }
 
 /// Makes an item; `k` comes first, as the writers in the field have it.

@@ -129,6 +129,14 @@ impl Registration {
             && self.socket_address() == other.socket_address()
     }
 
+    /// Whether it says all that the other one says, and maybe more.
+    pub(crate) fn is_like(&self, other: &Self) -> bool {
+        let Self { params, .. } = self;
+        let same = Self { params: other.params.clone(), ..self.clone() };
+        let mut has = other.params.iter().filter(|(_, value)| !value.is_empty());
+        same == *other && has.all(|(key, value)| params.get(key) == Some(value))
+    }
+
     /// All that it says beside address, port, weight and zone, as one map.
     pub fn metadata(&self) -> BTreeMap<String, String> {
         let mut metadata = self.params.clone();
@@ -169,6 +177,19 @@ impl Registration {
             Some(reason) => Err(EncodeError::Invalid {
                 interface: self.interface.clone(),
                 problem: reason.detail.to_string(),
+            }),
+        }
+    }
+
+    /// Refuses what only native records can say.
+    pub(crate) fn check_is_up(&self) -> Result<(), EncodeError> {
+        match self.standing {
+            Standing::Up => Ok(()),
+            standing => Err(EncodeError::Invalid {
+                interface: self.interface.clone(),
+                problem: format!(
+                    "this dialect has no word for {standing:?}; weight 0 takes no calls."
+                ),
             }),
         }
     }

@@ -5,7 +5,8 @@
 use std::{collections::BTreeMap, net::IpAddr};
 
 use portolan_dialects::{
-    ContainerView, Dialect, EncodeError, PodView, Reading, Registration, Standing,
+    ContainerView, Dialect, DubboGo, EncodeError, ListDialect, PodView, Reading, Registration,
+    Standing,
     app::{self, App},
     list,
 };
@@ -160,7 +161,7 @@ fn reasons_of_one_pod_are_bounded() {
 
 #[test]
 fn writers_of_one_annotation_leave_each_other_alone() {
-    let app = App::default();
+    let app = ListDialect::App(App::default());
     let place = "10.0.0.5:1".parse().unwrap();
     let (mine, theirs) =
         (Registration::new("mine", "http", place), Registration::new("theirs", "http", place));
@@ -228,9 +229,10 @@ fn label_and_annotation_belong_together() {
 fn dubbo_go_both_versions() {
     const B: &str = r#"[{"k":"/dubbo/com.ikurento.user.UserProvider/providers","v":""},{"k":"/dubbo/com.ikurento.user.UserProvider/providers/dubbo%3A%2F%2F10.0.0.5%3A20000%2Fcom.ikurento.user.UserProvider%3Fanyhost%3Dtrue%26application%3DBDTService%26bean.name%3DUserProvider%26interface%3Dcom.ikurento.user.UserProvider%26ip%3D10.0.0.5%26methods%3DGetUser%2CAddUser%26module%3Ddubbogo+user-info+server%26pid%3D7%26registry.role%3D3%26release%3Ddubbo-golang-1.5.8%26service.filter%3Decho%2Ctoken%2Caccesslog%26side%3Dprovider%26timestamp%3D1700000000%26version%3D1.0.0","v":""}]"#;
     const A: &str = r#"[{"k":"/dubbo/com.ikurento.user.UserProvider/providers","v":""},{"k":"/dubbo/com.ikurento.user.UserProvider/providers/dubbo%3A%2F%2F10.0.0.5%3A20000%2FUserProvider%3Fanyhost%3Dtrue%26application%3DBDTService%26bean.name%3DUserProvider%26category%3Dproviders%26dubbo%3Ddubbo-provider-golang-1.3.0%26group%3D%26interface%3Dcom.ikurento.user.UserProvider%26ip%3D10.0.0.5%26module%3Ddubbogo%2Buser-info%2Bserver%26pid%3D7%26registry.role%3D3%26release%3Ddubbo-golang-1.5.8%26service.filter%3Decho%252Ctoken%252Caccesslog%26side%3Dprovider%26side%3Dprovider%26timestamp%3D1700000000%26version%3D1.0.0","v":""}]"#;
-    for (text, label, path, methods) in [
-        (B, "dubbo.io.provider", "/com.ikurento.user.UserProvider", &["GetUser", "AddUser"][..]),
-        (A, "dubbo.io-value", "/UserProvider", &[][..]),
+    let methods = ["GetUser", "AddUser"];
+    for (text, version, label, path, methods) in [
+        (B, DubboGo::V1_5, "dubbo.io.provider", "/com.ikurento.user.UserProvider", &methods[..]),
+        (A, DubboGo::V1_4, "dubbo.io-value", "/UserProvider", &[]),
     ] {
         let items: Vec<serde_json::Value> = serde_json::from_str(text).unwrap();
         let encoded = list::write(&items).replace('+', "-").replace('/', "_");
@@ -246,6 +248,68 @@ fn dubbo_go_both_versions() {
         assert_eq!(found.methods, methods);
         assert_eq!(found.params["module"], "dubbogo user-info server");
         assert_eq!(found.params["service.filter"], "echo,token,accesslog");
+        // Written again it is the same to the byte.
+        let dialect = ListDialect::Dubbo(version);
+        assert_eq!(dialect.label(), ("dubbo.io/label".to_owned(), label.to_owned()));
+        let written = dialect.update(None, &[], std::slice::from_ref(found)).unwrap().unwrap();
+        assert_eq!(written, encoded);
+    }
+}
+
+#[test]
+fn what_dubbo_go_is_told() {
+    let place = "10.0.0.5:20000".parse().unwrap();
+    let mut users = Registration::new("org.acme.Users", "dubbo", place);
+    users.methods = vec!["Get".into(), "Put".into()];
+    users.weight = 50;
+    users.group = Some("eu west".into());
+    let orders = Registration::new("org.acme.Orders$V2", "dubbo", place);
+    for (version, url) in [
+        (
+            DubboGo::V1_4,
+            "dubbo%3A%2F%2F10.0.0.5%3A20000%2Forg.acme.Users%3Fanyhost%3Dtrue%26category%3Dproviders%26group%3Deu%2Bwest%26interface%3Dorg.acme.Users%26methods%3DGet%252CPut%26registry.role%3D3%26side%3Dprovider%26side%3Dprovider%26version%3D%26weight%3D50",
+        ),
+        (
+            DubboGo::V1_5,
+            "dubbo%3A%2F%2F10.0.0.5%3A20000%2Forg.acme.Users%3Fanyhost%3Dtrue%26group%3Deu+west%26interface%3Dorg.acme.Users%26methods%3DGet%2CPut%26registry.role%3D3%26side%3Dprovider%26weight%3D50",
+        ),
+    ] {
+        let dialect = ListDialect::Dubbo(version);
+        let keys = |text: &str| -> Vec<String> {
+            let items = list::read(text).unwrap();
+            items.iter().map(|item| list::pair(item).unwrap().0.to_owned()).collect()
+        };
+        let text = dialect.update(None, &[], std::slice::from_ref(&users)).unwrap().unwrap();
+        let folder = "/dubbo/org.acme.Users/providers".to_owned();
+        assert_eq!(keys(&text), [folder.clone(), format!("{folder}/{url}")]);
+        // Nothing is there twice, however often it is written.
+        let both = [users.clone(), orders.clone()];
+        let more = dialect.update(Some(&text), &[], &both).unwrap().unwrap();
+        assert_eq!(keys(&more).len(), 4, "{:?}", keys(&more));
+        let again = dialect.update(Some(&more), &[], &both).unwrap().unwrap();
+        assert_eq!(keys(&again).len(), 4, "{:?}", keys(&again));
+        assert_eq!(dialect.decode(&more).registrations.len(), 2);
+        assert!(keys(&more)[2].starts_with("/dubbo/org.acme.Orders%24V2/providers"));
+        // The last provider takes its folder along, and what others hold stays.
+        let less = dialect.update(Some(&more), std::slice::from_ref(&orders), &[]).unwrap();
+        assert_eq!(less.unwrap(), text);
+        assert_eq!(dialect.update(Some(&text), std::slice::from_ref(&users), &[]).unwrap(), None);
+        // What an old dubbo-go left behind twice leaves together.
+        let mut items = list::read(&text).unwrap();
+        items.extend(items.clone());
+        let twice = list::write(&items);
+        let gone = dialect.update(Some(&twice), std::slice::from_ref(&users), &[]).unwrap();
+        assert_eq!(gone, None);
+    }
+    // The query of 1.5 is not escaped: what would read back as something else is refused.
+    for value in ["a&b", "100%25", "a+b"] {
+        let mut odd = orders.clone();
+        odd.params.insert("note".into(), value.into());
+        let one = std::slice::from_ref(&odd);
+        assert!(ListDialect::Dubbo(DubboGo::V1_5).update(None, &[], one).is_err(), "{value}");
+        let escaped = ListDialect::Dubbo(DubboGo::V1_4).update(None, &[], one).unwrap().unwrap();
+        let read = ListDialect::Dubbo(DubboGo::V1_4).decode(&escaped);
+        assert_eq!(read.registrations[0].params["note"], value);
     }
 }
 

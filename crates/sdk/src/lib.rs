@@ -93,7 +93,9 @@ pub use error::Error;
 pub use instance::Instance;
 #[cfg(any(feature = "reqwest", feature = "tower"))]
 pub use integrations::*;
-pub use portolan_dialects::{Dialect, EncodeError, Registration, Standing, app::App};
+pub use portolan_dialects::{
+    Dialect, DubboGo, EncodeError, ListDialect, Registration, Standing, app::App,
+};
 pub use portolan_model::State;
 /// Services and instances as a server tells them.
 #[cfg(feature = "server")]

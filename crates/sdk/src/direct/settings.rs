@@ -9,7 +9,7 @@ use std::{
     sync::{Arc, Mutex, Weak},
 };
 
-use portolan_dialects::{Dialect, app::App, native::Owner};
+use portolan_dialects::{Dialect, ListDialect, app::App, native::Owner};
 
 use super::{Inner, Registry, api::Pods, connect, writer::Writer};
 use crate::{Error, kept::KeptFile};
@@ -43,6 +43,7 @@ pub struct Builder {
     ca_file: Option<PathBuf>,
     kubeconfig: Option<PathBuf>,
     prefix: Option<String>,
+    write_as: Option<ListDialect>,
     also_read: Vec<Dialect>,
     owner: Option<String>,
     keep_in: Option<PathBuf>,
@@ -66,7 +67,7 @@ pub(super) struct Settings {
     /// `None`: the connection knows one, or nobody does.
     pub(super) namespace: Option<String>,
     pub(super) pod: Option<String>,
-    pub(super) app: App,
+    pub(super) list: ListDialect,
     pub(super) dialects: Vec<Dialect>,
     pub(super) owner: Option<Owner>,
 }
@@ -115,6 +116,14 @@ impl Builder {
         self
     }
 
+    /// Writes in another dialect whose list all writers of a Pod share, and finds what is written
+    /// in it. Processes that are not yet of this kind find this one then: for dubbo-go 1.5,
+    /// `ListDialect::Dubbo(DubboGo::V1_5)`.
+    pub fn write_as(mut self, dialect: ListDialect) -> Self {
+        self.write_as = Some(dialect);
+        self
+    }
+
     /// Finds what was written in another dialect too. Then all Pods of the
     /// namespace are watched, as one label selector cannot find both.
     pub fn also_read(mut self, dialect: Dialect) -> Self {
@@ -147,7 +156,7 @@ impl Builder {
         let settings = self.resolve(&environment, Path::new(NAMESPACE_FILE))?;
         let (client, default_namespace) = connect::connect(&settings.target).await?;
         let namespace = settings.namespace.or(default_namespace).ok_or(Error::NamespaceUnknown)?;
-        let Settings { pod, app, dialects, owner, .. } = settings;
+        let Settings { pod, list, dialects, owner, .. } = settings;
         let selector = match dialects.as_slice() {
             [only] => only.selector(),
             _ => None,
@@ -155,7 +164,7 @@ impl Builder {
         let pods = Pods::new(client, &namespace, selector);
         let writer = pod
             .as_ref()
-            .map(|pod| Arc::new(Writer::new(pods.clone(), &namespace, pod, app, owner)));
+            .map(|pod| Arc::new(Writer::new(pods.clone(), &namespace, pod, list, owner)));
         let feed = Mutex::new(Weak::new());
         let kept = keep_in.map(|path| KeptFile::new(path, &format!("namespace/{namespace}")));
         let inner = Inner { namespace, pod, pods, dialects, writer, feed, kept };
@@ -198,14 +207,15 @@ impl Builder {
             let fix = "give the name of the container";
             Error::Setting { name: "owner", problem, fix }
         })?;
-        let mut dialects = vec![Dialect::App(app.clone())];
+        let list = self.write_as.unwrap_or(ListDialect::App(app));
+        let mut dialects = vec![list.reader()];
         let own = owner.is_some().then_some(Dialect::Native);
         for dialect in own.into_iter().chain(self.also_read) {
             if !dialects.contains(&dialect) {
                 dialects.push(dialect);
             }
         }
-        Ok(Settings { target, namespace, pod, app, dialects, owner })
+        Ok(Settings { target, namespace, pod, list, dialects, owner })
     }
 
     /// What the builder names comes before what the environment names.
@@ -382,6 +392,6 @@ mod tests {
         let settings = resolve(builder, &[], "").unwrap();
         let app = App::with_prefix("corp.example").unwrap();
         assert_eq!(settings.dialects, [Dialect::App(app.clone()), Dialect::Dubbo]);
-        assert_eq!(settings.app, app);
+        assert_eq!(settings.list, ListDialect::App(app));
     }
 }

@@ -20,7 +20,7 @@ use kube::{
     Api, Client,
     api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
 };
-use portolan_dialects::{EncodeError, Registration, app::App};
+use portolan_dialects::{EncodeError, ListDialect, Registration, app::App};
 use portolan_runtime::Shutdown;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
@@ -268,7 +268,8 @@ impl Registrar {
 }
 
 async fn create(config: &RegisterConfig, pods: &Api<Pod>) -> Result<Created, RegisterError> {
-    let annotation = config.app.update(None, &[], &config.registrations)?;
+    let dialect = ListDialect::App(config.app.clone());
+    let annotation = dialect.update(None, &[], &config.registrations)?;
     let annotation = annotation.ok_or(RegisterError::Nothing)?;
     let name = config.pod.clone().unwrap_or_else(|| pod::name(&config.registrations));
     let object = pod::object(config, &name, &annotation);

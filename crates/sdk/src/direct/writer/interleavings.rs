@@ -9,7 +9,9 @@ use futures_util::future::join_all;
 use http::{Method, Request, Response};
 use http_body_util::BodyExt;
 use kube::{Client, client::Body};
-use portolan_dialects::{Dialect, PodView, Registration, app, app::App, native::Owner};
+use portolan_dialects::{
+    Dialect, ListDialect, PodView, Registration, app, app::App, native::Owner,
+};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use serde_json::{Value, json};
 
@@ -120,7 +122,7 @@ fn service(interface: &str, port: u16) -> Registration {
 async fn write(server: Arc<Mutex<Server>>, name: &'static str, native: bool) {
     let owner = native.then(|| Owner::new(name).unwrap());
     let pods = Pods::new(client(&server), "shop", None);
-    let writer = Arc::new(Writer::new(pods, "shop", "p", App::default(), owner));
+    let writer = Arc::new(Writer::new(pods, "shop", "p", ListDialect::App(App::default()), owner));
     let mut held = Vec::new();
     for port in 1..=EACH {
         held.push(Registered::new(writer.clone(), vec![service(name, port)]).await.unwrap());

@@ -11,11 +11,7 @@
 //! The list is read, changed and written back under a precondition: whoever
 //! comes second reads again, and nobody's entries are lost.
 
-use portolan_dialects::{
-    EncodeError, Registration,
-    app::{self, App},
-    list,
-};
+use portolan_dialects::{EncodeError, ListDialect, Registration, list};
 use serde_json::{Value, json};
 
 use super::{Place, Stop, Wanted};
@@ -23,17 +19,17 @@ use crate::pod::Pod;
 
 /// Writes the list of one Pod.
 pub(super) struct List {
-    app: App,
+    dialect: ListDialect,
 }
 
 impl List {
-    pub(super) fn new(app: App) -> Self {
-        Self { app }
+    pub(super) fn new(dialect: ListDialect) -> Self {
+        Self { dialect }
     }
 
     /// Whether the services can be written.
     pub(super) fn check(&self, services: &[Registration]) -> Result<(), EncodeError> {
-        self.app.update(None, &[], services).map(drop)
+        self.dialect.update(None, &[], services).map(drop)
     }
 
     pub(super) async fn try_write(
@@ -43,7 +39,7 @@ impl List {
         is_first: bool,
     ) -> Result<(), Stop> {
         let (remove, add) = (wanted.gone, wanted.new);
-        let (label, value) = (self.app.label_key(), self.app.label_value());
+        let (label, value) = self.dialect.label();
         let mut change = json!({"metadata": {"labels": {&label: &value}}});
         if let Some(uid) = place.uid.get() {
             change["metadata"]["uid"] = uid.as_str().into();
@@ -71,11 +67,11 @@ impl List {
         if !add.is_empty() && pod.metadata.labels.get(&label) != Some(&value) {
             pod = patch(place, &change).await?;
         }
-        let key = self.app.annotation_key();
+        let key = self.dialect.annotation_key();
         let current = pod.metadata.annotations.get(&key);
-        let next = self.app.update(current.map(String::as_str), remove, add);
+        let next = self.dialect.update(current.map(String::as_str), remove, add);
         let next = next.map_err(|error| Stop::Final(error.into()))?;
-        if is_settled(current, next.as_ref(), add) {
+        if is_settled(&self.dialect, current, next.as_ref(), add) {
             return Ok(());
         }
         let revision = pod.metadata.resource_version;
@@ -92,10 +88,15 @@ async fn patch(place: &Place, change: &Value) -> Result<Pod, Stop> {
 
 /// Whether the annotation says all of it already. Its text may still differ:
 /// what is put in goes to the end of the list, which nobody needs to be told.
-fn is_settled(current: Option<&String>, next: Option<&String>, add: &[Registration]) -> bool {
+fn is_settled(
+    dialect: &ListDialect,
+    current: Option<&String>,
+    next: Option<&String>,
+    add: &[Registration],
+) -> bool {
     let (Some(current), Some(next)) = (current, next) else { return current == next };
     let count = |text| list::read(text).map(|items| items.len()).ok();
-    let present = app::decode(current).registrations;
+    let present = dialect.decode(current).registrations;
     // As many items: nothing leaves, and nothing is there twice.
     current == next
         || (count(current) == count(next) && add.iter().all(|one| present.contains(one)))
@@ -103,6 +104,7 @@ fn is_settled(current: Option<&String>, next: Option<&String>, add: &[Registrati
 
 #[cfg(test)]
 mod tests {
+    use portolan_dialects::app::{self, App};
     use proptest::prelude::*;
 
     use super::*;
@@ -114,7 +116,7 @@ mod tests {
 
     #[test]
     fn what_needs_no_write() {
-        let app = App::default();
+        let app = ListDialect::App(App::default());
         let (a, b) = (service("a", 1, 100), service("b", 2, 100));
         let both = app::encode(&[a.clone(), b.clone()]).unwrap();
         let twice = app::encode(&[a.clone(), a.clone(), b.clone()]).unwrap();
@@ -132,7 +134,11 @@ mod tests {
             (Some(&twice), vec![], vec![a], false),
         ] {
             let next = app.update(current.map(String::as_str), &remove, &add).unwrap();
-            assert_eq!(is_settled(current, next.as_ref(), &add), expected, "{remove:?} {add:?}");
+            assert_eq!(
+                is_settled(&app, current, next.as_ref(), &add),
+                expected,
+                "{remove:?} {add:?}"
+            );
         }
     }
 
@@ -150,7 +156,8 @@ mod tests {
             let remove: Vec<_> = remove.iter().map(|(n, p)| service(name(*n), *p, 1)).collect();
             let add: Vec<_> = add.iter().map(|((n, p), w)| service(name(*n), *p, *w)).collect();
             let text = app::encode(&present).unwrap();
-            let next = App::default().update(Some(&text), &remove, &add).unwrap();
+            let app = ListDialect::App(App::default());
+            let next = app.update(Some(&text), &remove, &add).unwrap();
             let before = app::decode(&text).registrations;
             let after = next.as_deref().map(|text| app::decode(text).registrations).unwrap_or_default();
             for one in &add {
@@ -161,7 +168,7 @@ mod tests {
                 prop_assert!(after.contains(one));
             }
             prop_assert!(after.iter().all(|r| add.contains(r) || (before.contains(r) && !touched(r))));
-            if is_settled(Some(&text), next.as_ref(), &add) {
+            if is_settled(&app, Some(&text), next.as_ref(), &add) {
                 let sorted = |mut all: Vec<Registration>| { all.sort(); all };
                 prop_assert_eq!(sorted(before), sorted(after));
             }

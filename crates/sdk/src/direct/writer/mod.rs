@@ -23,7 +23,7 @@ use std::{
     time::Duration,
 };
 
-use portolan_dialects::{Registration, Standing, app::App, native::Owner};
+use portolan_dialects::{ListDialect, Registration, Standing, native::Owner};
 use portolan_runtime::Backoff;
 use tokio::time::sleep;
 
@@ -84,19 +84,19 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// Writes in the dialect of `app.io`, or natively if the process has a name as an owner.
+    /// Writes in a dialect whose list all writers share, or natively if the process has a name as an owner.
     pub(super) fn new(
         pods: Pods,
         namespace: &str,
         pod: &str,
-        app: App,
+        dialect: ListDialect,
         owner: Option<Owner>,
     ) -> Self {
         let (namespace, pod) = (namespace.to_owned(), pod.to_owned());
         Self {
             place: Place { pods, namespace, pod, uid: OnceLock::new() },
             form: match owner {
-                None => Form::List(List::new(app)),
+                None => Form::List(List::new(dialect)),
                 Some(owner) => Form::Native(Native::new(owner)),
             },
             turn: tokio::sync::Mutex::new(()),
