@@ -5,7 +5,10 @@ use std::{
     net::{IpAddr, SocketAddr},
     panic::AssertUnwindSafe,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -318,9 +321,14 @@ async fn connection(
         Ok(Err(error)) => return tracing::debug!(%error, "TLS handshake failed"),
         Err(_) => return tracing::debug!("TLS handshake took too long"),
     };
-    let handler = service_fn(move |request| {
-        let service = service.clone();
-        async move { guarded(service, request).await }
+    let asked = Arc::new(AtomicBool::new(false));
+    let handler = service_fn({
+        let asked = asked.clone();
+        move |request| {
+            asked.store(true, Ordering::Relaxed);
+            let service = service.clone();
+            async move { guarded(service, request).await }
+        }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
@@ -336,8 +344,16 @@ async fn connection(
         .max_header_list_size(u32::try_from(HEAD_BYTES_MAX).unwrap_or(u32::MAX));
     let serving = builder.serve_connection_with_upgrades(TokioIo::new(stream), handler);
     tokio::pin!(serving);
+    // Hyper's own timer begins with the first bytes, and that of HTTP/2 with its settings.
+    let silent = async {
+        tokio::time::sleep(HEAD_TIMEOUT).await;
+        if asked.load(Ordering::Relaxed) {
+            std::future::pending::<()>().await;
+        }
+    };
     let ended = tokio::select! {
         ended = serving.as_mut() => ended,
+        () = silent => return tracing::debug!("a connection without request was closed"),
         () = shutdown.cancelled() => {
             serving.as_mut().graceful_shutdown();
             serving.await

@@ -15,6 +15,8 @@ use crate::api::{Api, cluster};
 
 /// More than the requests that the server works on at a time.
 const SLOW_BODIES: usize = 700;
+/// By when nobody may be left: the longest of the limits is 90 s.
+const LET_GO_WITHIN: Duration = Duration::from_secs(300);
 
 fn post_head(api: &Api, length: usize) -> String {
     format!(
@@ -109,7 +111,8 @@ fn slow_clients_are_let_go() {
             drop(stream.read_to_end(&mut answer).await);
             println!("half a handshake is closed after {:?}", began.elapsed());
         };
-        tokio::join!(body, head, silent, idle, half);
+        let all = async { tokio::join!(body, head, silent, idle, half) };
+        tokio::time::timeout(LET_GO_WITHIN, all).await.expect("somebody was not let go");
         assert_unharmed(&api).await;
     });
 }
