@@ -38,7 +38,7 @@ mod write_options;
 use std::{pin::pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Uri};
+use http::{HeaderMap, Method, Uri, header};
 use http_body::Body as HttpBody;
 use hyper::upgrade::OnUpgrade;
 use portolan_runtime::Shutdown;
@@ -241,6 +241,7 @@ impl Service {
                 | Route::BadName(_)
                 | Route::Metrics
                 | Route::OpenApi(_)
+                | Route::OpenApiV2
                 | Route::Discovery(Discovery::Groups)
         );
         if !any_method && *method != Method::GET && *method != Method::HEAD {
@@ -252,6 +253,7 @@ impl Service {
         match route {
             Route::Discovery(what) => discovery::answer(what, accept::negotiate(headers)?),
             Route::OpenApi(path) => open_api(path, query.get("hash")),
+            Route::OpenApiV2 => Ok(open_api_v2(headers)),
             Route::Index => Ok(respond::json(200, &index())),
             Route::Nowhere => Ok(respond::text(404, "404 page not found\n")),
             Route::BadName(why) => Err(Status::bad_request(why.as_str())),
@@ -301,8 +303,18 @@ fn version() -> Value {
 
 fn index() -> Value {
     json!({"paths": [
-        "/api", "/api/v1", "/apis", "/healthz", "/livez", "/metrics", "/openapi/v3", "/readyz", "/version",
+        "/api", "/api/v1", "/apis", "/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/version",
     ]})
+}
+
+/// In protobuf to those who ask for it, under the name that upstream gives it.
+fn open_api_v2(headers: &HeaderMap) -> Answer {
+    let accepted = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
+    if accepted.is_some_and(|accepted| accepted.contains("proto-openapi.spec.v2")) {
+        let content_type = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+        return respond::bytes_as(content_type, openapi::v2::protobuf());
+    }
+    respond::json(200, &openapi::v2::json())
 }
 
 /// A document asked for by its hash never changes, which saves kubectl a megabyte per command.

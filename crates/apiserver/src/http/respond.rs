@@ -72,6 +72,11 @@ pub(crate) fn bytes(code: u16, bytes: Bytes) -> Answer {
     build(code, "application/json", Body::Whole(bytes))
 }
 
+/// Bytes under a content type of their own.
+pub(crate) fn bytes_as(content_type: &'static str, bytes: Bytes) -> Answer {
+    build(200, content_type, Body::Whole(bytes))
+}
+
 /// A JSON value.
 pub(crate) fn json(code: u16, value: &Value) -> Answer {
     bytes(code, Bytes::from(value.to_string()))
@@ -79,7 +84,7 @@ pub(crate) fn json(code: u16, value: &Value) -> Answer {
 
 /// A JSON value under a content type of its own.
 pub(crate) fn json_as(content_type: &'static str, value: &Value) -> Answer {
-    build(200, content_type, Body::Whole(Bytes::from(value.to_string())))
+    bytes_as(content_type, Bytes::from(value.to_string()))
 }
 
 /// Plain text.

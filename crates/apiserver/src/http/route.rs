@@ -15,6 +15,8 @@ pub(crate) enum Route {
     },
     /// `/api`, `/apis` and what lies right below.
     Discovery(Discovery),
+    /// `/openapi/v2`.
+    OpenApiV2,
     /// `/openapi/v3` (empty) or a group version below it.
     OpenApi(String),
     Version,
@@ -89,6 +91,7 @@ pub(crate) fn parse(path: &str) -> Route {
         ["apis", group] => Route::Discovery(Discovery::Group((*group).to_owned())),
         ["apis", group, version] => resources(group, version),
         ["apis", group, version, rest @ ..] => resource(group, version, rest),
+        ["openapi", "v2"] => Route::OpenApiV2,
         ["openapi", "v3", rest @ ..] => Route::OpenApi(rest.join("/")),
         ["version"] => Route::Version,
         ["healthz" | "livez" | "readyz", ..] => Route::Health,
@@ -103,6 +106,7 @@ fn is_somewhere(path: &str) -> bool {
     match (segments.next(), segments.next(), segments.next()) {
         (Some("api" | "version"), ..) => true,
         (Some("metrics"), None, _) => true,
+        (Some("openapi"), Some("v2"), None) => true,
         (Some("openapi"), Some("v3"), _) => true,
         (Some("healthz" | "livez" | "readyz"), None, _) => true,
         (Some(all), Some(check), None) if matches!(all, "healthz" | "livez" | "readyz") => {
@@ -245,6 +249,7 @@ mod tests {
             ("/readyz", Route::Health),
             ("/livez/ping", Route::Health),
             ("/version/", Route::Version),
+            ("/openapi/v2", Route::OpenApiV2),
             ("/openapi/v3", Route::OpenApi(String::new())),
             ("/openapi/v3/apis/apps/v1", Route::OpenApi("apis/apps/v1".into())),
             ("/api", Route::Discovery(Discovery::Core)),

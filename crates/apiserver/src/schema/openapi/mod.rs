@@ -8,10 +8,11 @@
 //! Paths come from the table of kinds, schemas from upstream's published documents. A schema is
 //! copied as text: nothing is parsed, so a document is made in a millisecond at its first request
 //! and then kept. kubectl asks a PATCH operation of the kind for its parameter `fieldValidation`;
-//! finding it, it leaves validation to the server and never asks for `/openapi/v2`.
+//! finding it, it leaves validation to the server. What it asks v2 for, [`v2`] tells.
 
 mod paths;
 mod schemas;
+pub mod v2;
 
 use std::sync::LazyLock;
 
