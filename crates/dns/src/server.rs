@@ -280,6 +280,7 @@ pub async fn start(
         clock,
         names: names.clone(),
         members,
+        residue: Residue::default(),
         not_synced: Some(readiness.block("dns: the sources have not told all they know yet")),
     };
     follower.join();
@@ -366,7 +367,34 @@ struct Follower {
     clock: Arc<dyn Clock>,
     names: Arc<ArcSwap<Names>>,
     members: Vec<FaceId>,
+    residue: Residue,
     not_synced: Option<BlockReady>,
+}
+
+/// How long clients may go on with what they were told, across changes of the TTL.
+#[derive(Clone, Copy, Debug, Default)]
+struct Residue {
+    ttl_ms: u64,
+    /// When the last answer with an earlier, longer TTL is worth nothing any more.
+    /// Unix time.
+    earlier_until_ms: u64,
+    earlier_ttl_ms: u64,
+}
+
+impl Residue {
+    /// The residue of an acknowledgement at a time, from which on answers have a
+    /// TTL. Up to then they had that of the call before.
+    fn at(&mut self, ttl_ms: u64, now_ms: u64) -> u64 {
+        // An answer cannot be held for longer than its TTL, whatever the clock does.
+        let left = self.earlier_until_ms.saturating_sub(now_ms).min(self.earlier_ttl_ms);
+        if self.ttl_ms > ttl_ms && self.ttl_ms >= left {
+            self.earlier_ttl_ms = self.ttl_ms;
+            self.earlier_until_ms = now_ms.saturating_add(self.ttl_ms);
+        }
+        self.ttl_ms = ttl_ms;
+        let left = self.earlier_until_ms.saturating_sub(now_ms).min(self.earlier_ttl_ms);
+        ttl_ms.max(left)
+    }
 }
 
 impl Follower {
@@ -378,11 +406,9 @@ impl Follower {
 
     fn taken_into_use(&mut self) {
         let names = self.names.load();
-        let ack = Ack {
-            version: names.snapshot().version(),
-            at_ms: self.clock.unix_ms(),
-            residue_ms: u64::from(names.settings().ttl_seconds) * 1000,
-        };
+        let (at_ms, ttl) = (self.clock.unix_ms(), names.settings().ttl_seconds);
+        let residue_ms = self.residue.at(u64::from(ttl) * 1000, at_ms);
+        let ack = Ack { version: names.snapshot().version(), at_ms, residue_ms };
         for member in &self.members {
             self.hub.board().acknowledge(member, ack);
         }
@@ -394,6 +420,32 @@ impl Follower {
     fn leave(&self) {
         for member in &self.members {
             self.hub.board().leave(member);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shorter_ttl_does_not_shorten_what_was_told() {
+        let mut residue = Residue::default();
+        // TTL and time of each acknowledgement, and the residue of it.
+        for (ttl_ms, now_ms, expected) in [
+            (5_000, 1_000, 5_000),
+            (300_000, 2_000, 300_000),
+            (5_000, 10_000, 300_000),
+            (5_000, 110_000, 200_000),
+            // A TTL in between adds nothing to what is out longer.
+            (30_000, 120_000, 190_000),
+            (5_000, 121_000, 189_000),
+            // The clock may be set back.
+            (5_000, 1_000, 300_000),
+            (5_000, 309_000, 5_000),
+            (5_000, 400_000, 5_000),
+        ] {
+            assert_eq!(residue.at(ttl_ms, now_ms), expected, "{ttl_ms} at {now_ms}");
         }
     }
 }

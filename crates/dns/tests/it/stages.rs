@@ -358,6 +358,28 @@ async fn another_configuration_takes_over() {
     server.stop().await;
 }
 
+#[tokio::test]
+async fn what_was_told_with_a_longer_ttl_is_waited_for() {
+    let text = |ttl: u32| format!("cluster.local {{\n kubernetes {{\n ttl {ttl}\n }}\n}}");
+    let live = Live::new(&world());
+    let (hub, settings) = (live.hub().clone(), Settings::default());
+    let server = Server::by(hub, settings, Some(face(&text(300)))).await;
+    let web = "web.demo.svc.cluster.local";
+    let told = |ttl: u32| format!("NOERROR aa {web} {ttl} A 10.0.0.1");
+    assert_eq!(asked(&server, web).await, told(300));
+    let mut changed = live.hub().board().watch();
+    changed.borrow_and_update();
+    server.running.reconfigure(&face(&text(5))).unwrap();
+    tokio::time::timeout(PATIENCE, changed.changed()).await.unwrap().unwrap();
+    assert_eq!(asked(&server, web).await, told(5));
+    let residues = live.hub().board().members();
+    for member in residues {
+        let residue = member.ack.expect("an acknowledgement").residue_ms;
+        assert!(residue > 5_000, "{residue} ms of {}", member.id);
+    }
+    server.stop().await;
+}
+
 /// The NSID option of a reply to a query that asks for it, and whether it has other data.
 async fn named(server: &Server, name: &str) -> Option<String> {
     let mut packet = Ask { edns: Some((1232, 0)), ..Ask::new(name, Rtype::A) }.packet();
