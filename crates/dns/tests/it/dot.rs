@@ -1,10 +1,13 @@
 //! DNS over TLS, with a client that checks the certificate.
 
-use std::{path::Path, sync::Arc};
+use std::{path::Path, sync::Arc, time::Duration};
 
-use domain::base::{Rtype, iana::Rcode};
+use domain::{
+    base::{Rtype, iana::Rcode, opt::AllOptData},
+    rdata::A,
+};
 use portolan_catalog::Hub;
-use portolan_dns::{Config, Settings, StartError, Tls, start};
+use portolan_dns::{Config, Settings, StartError, Tls, config::Span, corefile, start};
 use portolan_runtime::{Metrics, Readiness, Shutdown, SystemClock, Tasks};
 use portolan_testkit::{Live, World, cluster_ip};
 use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject};
@@ -14,7 +17,10 @@ use tokio::{
     time::timeout,
 };
 
-use crate::client::{Ask, PATIENCE, message};
+use crate::{
+    client::{Ask, PATIENCE, Server, message, udp},
+    upstream::Upstream,
+};
 
 /// Certificate and key of `dns.test` in a folder.
 fn certificate(folder: &Path) -> Tls {
@@ -121,4 +127,61 @@ async fn a_bad_certificate_is_an_error_that_names_the_file() {
         tasks.shutdown().cancel();
         tasks.finish(PATIENCE).await;
     }
+}
+
+/// Upstream servers behind TLS: the certificate has to be the right one, and another
+/// server of the zone, plain or not, stands in.
+#[tokio::test]
+async fn upstream_servers_are_asked_over_tls() {
+    let folder = tempfile::tempdir().unwrap();
+    let tls = certificate(folder.path());
+    let tasks = Tasks::new(Shutdown::new());
+    let live = Live::new(&world());
+    let secure = started(tls.clone(), live.hub().clone(), &tasks).await.unwrap();
+    let plain = Upstream::start(|heard| {
+        Some(heard.records(&["web.demo.svc.cluster.local. 300 IN A 192.0.2.1"]))
+    })
+    .await;
+    let closed = {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.local_addr().unwrap()
+    };
+    let ca = tls.certificate.display();
+    for (servers, name, expected) in [
+        (format!("tls://{secure}"), "dns.test", "NOERROR 10.0.0.1"),
+        // The certificate is of another name.
+        (format!("tls://{secure}"), "other.test", "SERVFAIL and why"),
+        (format!("tls://{closed}"), "dns.test", "SERVFAIL and why"),
+        (format!("tls://{secure} {}", plain.address), "dns.test", "NOERROR 10.0.0.1"),
+        (format!("tls://{secure} {}", plain.address), "other.test", "NOERROR 192.0.2.1"),
+        (format!("{closed} tls://{secure}"), "dns.test", "NOERROR 10.0.0.1"),
+    ] {
+        let text = format!(
+            ". {{\n forward . {servers} {{\n policy sequential\n tls {ca}\n tls_servername {name}\n }}\n}}"
+        );
+        let read = corefile::read(&text, Path::new("Corefile"), &corefile::Disk);
+        let mut face = read.unwrap_or_else(|fault| panic!("{fault}\n{text}")).config;
+        // Those that fail do so for as long as they may.
+        face.servers[0].forward[0].budget = Some(Span(Duration::from_millis(600)));
+        let hub = Live::new(&World::new()).hub().clone();
+        let server = Server::by(hub, Settings::default(), Some(face)).await;
+        let mut ask = Ask::new("web.demo.svc.cluster.local", Rtype::A);
+        ask.edns = Some((1232, 0));
+        let reply = message(udp(server.address(), &ask.packet(), PATIENCE).await.expect("a reply"));
+        let records = reply.answer().unwrap().limit_to::<A>();
+        let mut told = reply.opt_rcode().to_string();
+        for record in records {
+            told = format!("{told} {}", record.unwrap().data());
+        }
+        let errors = reply.opt().unwrap();
+        let mut errors = errors.opt().iter::<AllOptData<_, _>>();
+        if errors.any(|one| matches!(one, Ok(AllOptData::ExtendedError(_)))) {
+            told += " and why";
+        }
+        assert_eq!(told, expected, "{servers} as {name}");
+        server.stop().await;
+    }
+    assert!(plain.heard().iter().all(|heard| !heard.tcp), "plain servers are asked in plain text");
+    tasks.shutdown().cancel();
+    tasks.finish(PATIENCE).await;
 }
