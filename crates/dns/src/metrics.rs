@@ -13,7 +13,11 @@ use prometheus_client::{
 };
 
 use crate::{
-    compiled::Replied, histogram::Durations, name::text, names::Names, settings::Settings,
+    compiled::Replied,
+    histogram::{Durations, SizeBatch, Sizes},
+    name::text,
+    names::Names,
+    settings::Settings,
     wire::Rcode,
 };
 
@@ -63,6 +67,14 @@ struct Timed {
     zone: String,
     view: &'static str,
     r#type: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Measured {
+    server: &'static str,
+    zone: String,
+    view: &'static str,
+    proto: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -116,6 +128,10 @@ pub(crate) struct Seen<'a> {
     /// The stage that answered, by CoreDNS' name.
     pub(crate) plugin: &'static str,
     pub(crate) took: Duration,
+    /// Bytes of the query.
+    pub(crate) size: usize,
+    /// Bytes of the reply; `None`: it is many messages, which are not measured.
+    pub(crate) reply: Option<usize>,
 }
 
 /// The counters of one kind of query.
@@ -123,15 +139,20 @@ pub(crate) struct Seen<'a> {
 pub(crate) struct Tally {
     counters: [Counter; 4],
     duration: Durations,
+    request_sizes: Sizes,
+    response_sizes: Sizes,
 }
 
 impl Tally {
-    /// Counts so many queries that took equally long.
-    fn count(&self, took: Duration, times: u64) {
+    /// Counts so many queries that took equally long, with their sizes and those of
+    /// the replies.
+    fn count(&self, took: Duration, times: u64, requests: &SizeBatch, responses: &SizeBatch) {
         for counter in &self.counters {
             counter.inc_by(times);
         }
         self.duration.observe(took, times);
+        self.request_sizes.add(requests);
+        self.response_sizes.add(responses);
     }
 }
 
@@ -146,6 +167,8 @@ pub(crate) struct DnsMetrics {
     coredns_requests: Family<Asked, Counter>,
     coredns_responses: Family<Answered, Counter>,
     coredns_duration: Family<Timed, Durations>,
+    coredns_request_size: Family<Measured, Sizes>,
+    coredns_response_size: Family<Measured, Sizes>,
 }
 
 impl DnsMetrics {
@@ -160,6 +183,8 @@ impl DnsMetrics {
             coredns_requests: Family::default(),
             coredns_responses: Family::default(),
             coredns_duration: Family::default(),
+            coredns_request_size: Family::default(),
+            coredns_response_size: Family::default(),
         };
         metrics.register(|registry| {
             registry.register(
@@ -202,13 +227,24 @@ impl DnsMetrics {
                 "Histogram of the time (in seconds) each request took per zone.",
                 own.coredns_duration.clone(),
             );
+            registry.register(
+                "coredns_dns_request_size_bytes",
+                "Histogram of the size of queries in bytes.",
+                own.coredns_request_size.clone(),
+            );
+            registry.register(
+                "coredns_dns_response_size_bytes",
+                "Histogram of the size of replies in bytes.",
+                own.coredns_response_size.clone(),
+            );
         });
         own
     }
 
     /// Counts one query with its reply.
     pub(crate) fn seen(&self, seen: &Seen<'_>) {
-        self.tally(seen).count(seen.took, 1);
+        let responses = seen.reply.map(SizeBatch::one).unwrap_or_default();
+        self.tally(seen).count(seen.took, 1, &SizeBatch::one(seen.size), &responses);
     }
 
     /// The counters of a query and its reply. Looking them up costs more than all
@@ -224,6 +260,7 @@ impl DnsMetrics {
         let asked = Asked { server, zone: zone(), view, proto, family, r#type: kind };
         let answered = Answered { server, zone: zone(), view, rcode, plugin };
         let timed = Timed { server, zone: zone(), view, r#type: kind };
+        let measured = Measured { server, zone: zone(), view, proto };
         let own = OwnAsked { proto, family, r#type: kind };
         Tally {
             counters: [
@@ -233,6 +270,8 @@ impl DnsMetrics {
                 self.coredns_responses.get_or_create(&answered).clone(),
             ],
             duration: self.coredns_duration.get_or_create(&timed).clone(),
+            request_sizes: self.coredns_request_size.get_or_create(&measured).clone(),
+            response_sizes: self.coredns_response_size.get_or_create(&measured).clone(),
         }
     }
 
@@ -257,19 +296,35 @@ struct Noted {
     kind: usize,
     rcode: Rcode,
     times: u64,
+    requests: SizeBatch,
+    responses: SizeBatch,
     tally: Option<Tally>,
 }
 
 impl Tallies {
-    /// Notes one reply.
-    pub(crate) fn note(&mut self, replied: Replied) {
+    /// Notes one reply, with the bytes of the query and its own.
+    pub(crate) fn note(&mut self, replied: Replied, size: usize, reply: usize) {
         let Replied { zone, rcode, .. } = replied;
         let kind = TYPES.iter().position(|(known, _)| *known == replied.kind);
         let kind = kind.unwrap_or(TYPES.len());
-        let same = |one: &&mut Noted| (one.zone, one.kind, one.rcode) == (zone, kind, rcode);
-        match self.noted.iter_mut().find(same) {
-            Some(noted) => noted.times += 1,
-            None => self.noted.push(Noted { zone, kind, rcode, times: 1, tally: None }),
+        let same = |one: &Noted| (one.zone, one.kind, one.rcode) == (zone, kind, rcode);
+        let place = self.noted.iter().position(same).unwrap_or_else(|| {
+            let (requests, responses) = Default::default();
+            self.noted.push(Noted {
+                zone,
+                kind,
+                rcode,
+                times: 0,
+                requests,
+                responses,
+                tally: None,
+            });
+            self.noted.len() - 1
+        });
+        if let Some(noted) = self.noted.get_mut(place) {
+            noted.times += 1;
+            noted.requests.observe(size);
+            noted.responses.observe(reply);
         }
     }
 
@@ -294,11 +349,14 @@ impl Tallies {
                     rcode: noted.rcode.as_str(),
                     plugin: "kubernetes",
                     took,
+                    size: 0,
+                    reply: None,
                 })
             });
-            tally.count(took, noted.times);
+            tally.count(took, noted.times, &noted.requests, &noted.responses);
             noted.tally = Some(tally);
             noted.times = 0;
+            (noted.requests, noted.responses) = Default::default();
         }
         if !same {
             self.noted.iter_mut().for_each(|noted| noted.tally = None);

@@ -72,6 +72,8 @@ pub(crate) struct Asked {
     proto: Proto,
     client: IpAddr,
     zone: String,
+    /// Bytes of the query.
+    size: usize,
     started: Instant,
 }
 
@@ -123,6 +125,8 @@ impl Responder {
                     rcode: rcode.as_str(),
                     plugin: "",
                     took: started.elapsed(),
+                    size: packet.len(),
+                    reply: Some(out.len()),
                 });
                 return Met::Reply;
             }
@@ -131,7 +135,7 @@ impl Responder {
         let mut query = query;
         let names = self.names.load();
         let zone = names.settings().zone_of(&query.question.name);
-        if let Some(transfer) = self.transfer(&names, proto, client, &query) {
+        if let Some(transfer) = self.transfer(&names, proto, client, &query, packet.len()) {
             return Met::Transfer(Box::new(transfer));
         }
         let limit = match proto {
@@ -163,14 +167,14 @@ impl Responder {
         };
         let answer = self.answer(&names, block, zone, client, &query);
         let zone = zone.map_or_else(|| OUTSIDE.to_owned(), |zone| text(&zone.apex));
-        let mut asked =
-            Asked { query, aliases: Vec::new(), limit, turn, proto, client, zone, started };
+        let (aliases, size) = (Vec::new(), packet.len());
+        let mut asked = Asked { query, aliases, limit, turn, proto, client, zone, size, started };
         let Some((forwarder, target)) = leads_out(&chain, block, &asked.query, &answer) else {
             wire::reply(&asked.query, &answer, limit, turn, out);
             if let Answer::ServFail { failure, .. } = &answer {
                 block.failed(&asked.query.question, &failure.text());
             }
-            self.seen(&asked, Rcode::of(&answer).as_str(), false);
+            self.seen(&asked, Rcode::of(&answer).as_str(), false, out.len());
             return Met::Reply;
         };
         let edns = asked.query.edns;
@@ -201,6 +205,7 @@ impl Responder {
         proto: Proto,
         client: IpAddr,
         query: &Query,
+        size: usize,
     ) -> Option<Transfer> {
         let question = &query.question;
         let asked =
@@ -218,6 +223,8 @@ impl Responder {
             rcode: Rcode::NoError.as_str(),
             plugin: "transfer",
             took: std::time::Duration::ZERO,
+            size,
+            reply: None,
         });
         Some(transfer)
     }
@@ -273,6 +280,8 @@ impl Responder {
             rcode: rcode_text(response.rcode),
             plugin: response.by,
             took: request.at.elapsed(),
+            size: request.size,
+            reply: Some(out.len()),
         });
         true
     }
@@ -329,10 +338,10 @@ impl Responder {
                 (write_failure(asked, Some((number, text.to_owned())), out), false)
             }
         };
-        self.seen(asked, rcode_text(rcode), forwarded);
+        self.seen(asked, rcode_text(rcode), forwarded, out.len());
     }
 
-    fn seen(&self, asked: &Asked, rcode: &'static str, forwarded: bool) {
+    fn seen(&self, asked: &Asked, rcode: &'static str, forwarded: bool, reply: usize) {
         self.metrics.seen(&Seen {
             proto: asked.proto,
             client: asked.client,
@@ -345,6 +354,8 @@ impl Responder {
                 (true, false) => "",
             },
             took: asked.started.elapsed(),
+            size: asked.size,
+            reply: Some(reply),
         });
     }
 }

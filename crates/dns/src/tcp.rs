@@ -185,7 +185,7 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, admitted: &Admi
             let turn = random.random_range(0..1 << 16);
             let names = responder.names();
             if let Some(replied) = names.compiled.reply(&query, false, turn, &mut reply) {
-                tallies.note(replied);
+                tallies.note(replied, query.len(), reply.len());
                 frame(&reply, &mut output);
             } else {
                 drop(names);

@@ -219,7 +219,7 @@ impl<P: Peer> Worker<P> {
             let turn = self.random.random_range(0..1 << 16);
             let done = match names.compiled.reply(packet, true, turn, reply) {
                 Some(replied) => {
-                    self.tallies.note(replied);
+                    self.tallies.note(replied, packet.len(), reply.len());
                     true
                 }
                 None => respond(&self.common, packet, address, turn, reply),

@@ -129,6 +129,11 @@ async fn queries_are_counted_under_both_names() {
         r#"coredns_dns_requests_total{server="dns://:53",zone="cluster.local.",view="",proto="udp",family="1",type="A"} 2"#,
         r#"coredns_dns_responses_total{server="dns://:53",zone=".",view="",rcode="REFUSED",plugin=""} 1"#,
         r#"coredns_dns_request_duration_seconds_count{server="dns://:53",zone="cluster.local.",view="",type="A"} 2"#,
+        r#"coredns_dns_request_size_bytes_count{server="dns://:53",zone="cluster.local.",view="",proto="udp"} 2"#,
+        r#"coredns_dns_request_size_bytes_sum{server="dns://:53",zone="cluster.local.",view="",proto="udp"} 87.0"#,
+        r#"coredns_dns_request_size_bytes_bucket{le="100.0",server="dns://:53",zone=".",view="",proto="udp"} 1"#,
+        r#"coredns_dns_response_size_bytes_count{server="dns://:53",zone="cluster.local.",view="",proto="udp"} 2"#,
+        r#"coredns_dns_response_size_bytes_bucket{le="0.0",server="dns://:53",zone="cluster.local.",view="",proto="udp"} 0"#,
     ] {
         assert!(text.contains(line), "no {line} in\n{text}");
     }
