@@ -15,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/cache"
+	"k8s.io/utils/ptr"
 )
 
 // Controllers have come to rest when nothing has changed for so long.
@@ -141,6 +142,7 @@ func (f *followed) versions() map[string]string {
 // if that was made up, by what it was made from and a number.
 func byKey(objects []any) (map[string]any, error) {
 	keyed := map[string]any{}
+	sort.SliceStable(objects, func(a, b int) bool { return shape(objects[a]) < shape(objects[b]) })
 	for _, object := range objects {
 		accessor, err := meta.Accessor(object)
 		if err != nil {
@@ -168,4 +170,17 @@ func byKey(objects []any) (map[string]any, error) {
 		keyed[key] = object
 	}
 	return keyed, nil
+}
+
+// shape tells apart the slices of one Service, a placeholder from one in use.
+func shape(object any) string {
+	slice, ok := object.(*discoveryv1.EndpointSlice)
+	if !ok {
+		return ""
+	}
+	shape := fmt.Sprint(len(slice.Endpoints))
+	for _, port := range slice.Ports {
+		shape += fmt.Sprint(" ", ptr.Deref(port.Name, ""), ptr.Deref(port.Port, 0))
+	}
+	return shape
 }
