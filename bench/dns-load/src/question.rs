@@ -8,6 +8,9 @@ const HEADER: usize = 12;
 /// Type A.
 const A: u16 = 1;
 
+/// Code of a reply: the server failed.
+const SERVFAIL: u8 = 2;
+
 /// Type OPT.
 const OPT: u16 = 41;
 
@@ -16,6 +19,15 @@ const OPT: u16 = 41;
 pub struct Question {
     pub(crate) packet: Vec<u8>,
     expect: Expect,
+}
+
+/// What a reply is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    Right,
+    /// SERVFAIL: it says that it does not know.
+    Failed,
+    Wrong,
 }
 
 /// What a right reply holds.
@@ -60,8 +72,17 @@ impl Question {
         Self { packet: self.packet.clone(), expect: Expect::Anything }
     }
 
-    /// Whether a reply is right.
-    pub(crate) fn accepts(&self, reply: &[u8]) -> bool {
+    /// What a reply to it is.
+    pub(crate) fn judge(&self, reply: &[u8]) -> Verdict {
+        if self.accepts(reply) {
+            return Verdict::Right;
+        }
+        let failed = matches!(reply, [_, _, flags, codes, ..]
+            if reply.len() >= HEADER && flags & 0x80 != 0 && codes & 0x0f == SERVFAIL);
+        if failed { Verdict::Failed } else { Verdict::Wrong }
+    }
+
+    fn accepts(&self, reply: &[u8]) -> bool {
         let Some([_, _, flags, codes, ..]) = reply.get(..HEADER) else { return false };
         let (response, cut, code) = (flags & 0x80 != 0, flags & 0x02 != 0, codes & 0x0f);
         let expected = match &self.expect {
@@ -130,21 +151,24 @@ mod tests {
     #[test]
     fn wrong_replies_are_told_apart() {
         let two = || vec![Ipv4Addr::new(10, 0, 0, 2), Ipv4Addr::new(10, 0, 0, 1)];
-        for (what, expect, reply, right) in [
-            ("both", Expect::Addresses(two()), reply(0x84, 0, &[1, 2]), true),
-            ("one is missing", Expect::Addresses(two()), reply(0x84, 0, &[1]), false),
-            ("a strange one", Expect::Addresses(two()), reply(0x84, 0, &[1, 3]), false),
-            ("no response", Expect::Addresses(two()), reply(0x04, 0, &[1, 2]), false),
-            ("cut", Expect::Cut(two()), reply(0x86, 0, &[1]), true),
-            ("not cut", Expect::Cut(two()), reply(0x84, 0, &[1]), false),
-            ("denied", Expect::NxDomain, reply(0x84, 3, &[]), true),
-            ("not denied", Expect::NxDomain, reply(0x84, 0, &[]), false),
-            ("nothing", Expect::NoData, reply(0x84, 0, &[]), true),
-            ("something", Expect::NoData, reply(0x84, 0, &[1]), false),
-            ("too short", Expect::NoData, vec![0; 5], false),
+        let (right, wrong, failed) = (Verdict::Right, Verdict::Wrong, Verdict::Failed);
+        for (what, expect, reply, verdict) in [
+            ("both", Expect::Addresses(two()), reply(0x84, 0, &[1, 2]), right),
+            ("one is missing", Expect::Addresses(two()), reply(0x84, 0, &[1]), wrong),
+            ("a strange one", Expect::Addresses(two()), reply(0x84, 0, &[1, 3]), wrong),
+            ("no response", Expect::Addresses(two()), reply(0x04, 0, &[1, 2]), wrong),
+            ("cut", Expect::Cut(two()), reply(0x86, 0, &[1]), right),
+            ("not cut", Expect::Cut(two()), reply(0x84, 0, &[1]), wrong),
+            ("denied", Expect::NxDomain, reply(0x84, 3, &[]), right),
+            ("not denied", Expect::NxDomain, reply(0x84, 0, &[]), wrong),
+            ("nothing", Expect::NoData, reply(0x84, 0, &[]), right),
+            ("something", Expect::NoData, reply(0x84, 0, &[1]), wrong),
+            ("too short", Expect::NoData, vec![0; 5], wrong),
+            ("failed", Expect::Addresses(two()), reply(0x84, 2, &[]), failed),
+            ("no failure", Expect::NxDomain, vec![0, 0, 0x80, 2], wrong),
         ] {
             let question = Question::new("a.b", 1, false, expect).unwrap();
-            assert_eq!(question.accepts(&reply), right, "{what}");
+            assert_eq!(question.judge(&reply), verdict, "{what}");
         }
     }
 }

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{Load, Outcome, cpu_time, due};
+use crate::{CpuTime, Load, Outcome, due};
 
 /// Connections.
 const LANES: usize = 4;
@@ -28,7 +28,7 @@ pub fn run(load: &Load<'_>) -> io::Result<Outcome> {
     }
     let mut outcome = Outcome::default();
     let mut packet = Vec::new();
-    let before = cpu_time(load.pid)?;
+    let before = CpuTime::of(load.pid)?;
     let started = Instant::now();
     while started.elapsed() < load.time {
         if outcome.sent >= due(load, started) {
@@ -52,14 +52,11 @@ pub fn run(load: &Load<'_>) -> io::Result<Outcome> {
             lane.read_exact(&mut length)?;
             let mut reply = vec![0; usize::from(u16::from_be_bytes(length))];
             lane.read_exact(&mut reply)?;
-            match load.questions[*number].accepts(&reply) {
-                true => outcome.right += 1,
-                false => outcome.wrong += 1,
-            }
+            outcome.count(load.questions[*number].judge(&reply));
             outcome.waits_us.push(u32::try_from(asked.elapsed().as_micros()).unwrap_or(u32::MAX));
         }
     }
-    outcome.cpu = cpu_time(load.pid)?.saturating_sub(before);
+    outcome.cpu = CpuTime::of(load.pid)?.since(&before);
     outcome.waits_us.sort_unstable();
     Ok(outcome)
 }

@@ -12,7 +12,7 @@ use nix::{
     sys::socket::{MsgFlags, MultiHeaders, SockaddrIn, recvmmsg, sendmmsg},
 };
 
-use crate::{Load, Outcome, cpu_time, due};
+use crate::{CpuTime, Load, Outcome, due};
 
 /// Sockets: the kernel spreads clients over a server's workers by their ports.
 const LANES: usize = 16;
@@ -31,28 +31,37 @@ const GRACE: Duration = Duration::from_millis(300);
 
 /// Offers the load and checks what comes back.
 pub fn run(load: &Load<'_>) -> io::Result<Outcome> {
-    let mut lanes = (0..LANES).map(|_| Lane::new(load)).collect::<io::Result<Vec<_>>>()?;
+    run_while(load, || true)
+}
+
+/// The same, until somebody says that it is enough.
+pub fn run_while(load: &Load<'_>, goes_on: impl Fn() -> bool) -> io::Result<Outcome> {
+    let mut load = *load;
+    let mut lanes = (0..LANES).map(|_| Lane::new(&load)).collect::<io::Result<Vec<_>>>()?;
     let mut outcome = Outcome::default();
-    let before = cpu_time(load.pid)?;
+    let before = CpuTime::of(load.pid)?;
     let started = Instant::now();
     let mut next = 0;
     while started.elapsed() < load.time + GRACE {
         let mut idle = true;
-        while outcome.sent < due(load, started) {
-            let count = (due(load, started) - outcome.sent).min(BATCH as u64) as usize;
-            lanes[next % LANES].send(load, count, outcome.sent, started)?;
+        if !goes_on() {
+            load.time = load.time.min(started.elapsed());
+        }
+        while outcome.sent < due(&load, started) {
+            let count = (due(&load, started) - outcome.sent).min(BATCH as u64) as usize;
+            lanes[next % LANES].send(&load, count, outcome.sent, started)?;
             outcome.sent += count as u64;
             next += 1;
             idle = false;
         }
         for lane in &mut lanes {
-            idle &= lane.receive(load, started, &mut outcome)? == 0;
+            idle &= lane.receive(&load, started, &mut outcome)? == 0;
         }
         if idle {
             std::thread::sleep(PAUSE);
         }
     }
-    outcome.cpu = cpu_time(load.pid)?.saturating_sub(before);
+    outcome.cpu = CpuTime::of(load.pid)?.since(&before);
     outcome.waits_us.sort_unstable();
     Ok(outcome)
 }
@@ -141,10 +150,7 @@ impl Lane {
                 outcome.wrong += 1;
                 continue;
             };
-            match load.questions[number as usize].accepts(reply) {
-                true => outcome.right += 1,
-                false => outcome.wrong += 1,
-            }
+            outcome.count(load.questions[number as usize].judge(reply));
             outcome.waits_us.push(now_us.saturating_sub(sent_us));
         }
         Ok(count)

@@ -2,15 +2,15 @@
 
 use std::{
     fs,
-    io::{BufRead, BufReader, Write},
     net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket},
     path::Path,
-    process::{Child, Command, Stdio},
+    process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail};
 use domain::base::Rtype;
+use portolan_conformance_common::{Process, text_with};
 use serde_json::Value;
 
 use crate::{
@@ -27,17 +27,14 @@ pub(crate) struct Servers {
     pub(crate) ours: SocketAddr,
     pub(crate) theirs: SocketAddr,
     kubeconfig: String,
-    children: Vec<Child>,
+    children: Vec<Process>,
     folder: tempfile::TempDir,
 }
 
 impl Drop for Servers {
     fn drop(&mut self) {
-        for child in self.children.iter_mut().rev() {
-            if let Err(error) = child.kill().and_then(|()| child.wait().map(drop)) {
-                eprintln!("{error}");
-            }
-        }
+        // Who was started last ends first.
+        while self.children.pop().is_some() {}
     }
 }
 
@@ -55,7 +52,7 @@ impl Servers {
         ]);
         cluster.args(["--service-cidr=10.96.0.0/16,fd00:96::/112"]);
         cluster.args(["--pod-cidr=10.244.0.0/16,fd00:10:244::/64", "--data-dir"]);
-        let (child, line) = started(cluster.arg(folder.path().join("cluster")))?;
+        let (child, line) = Process::start_ready(cluster.arg(folder.path().join("cluster")))?;
         let kubeconfig = line.get("kubeconfig").and_then(Value::as_str);
         let kubeconfig = kubeconfig.context("no kubeconfig")?.to_owned();
         let nobody = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
@@ -94,23 +91,9 @@ impl Servers {
     }
 
     fn kubectl(&self, args: &[&str], input: Option<&str>) -> Result<String> {
-        let mut child = Command::new("kubectl")
-            .args(args)
-            .env("KUBECONFIG", &self.kubeconfig)
-            .env("HOME", self.folder.path())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .context("kubectl")?;
-        if let (Some(text), Some(mut stdin)) = (input, child.stdin.take()) {
-            stdin.write_all(text.as_bytes())?;
-        }
-        let output = child.wait_with_output()?;
-        if !output.status.success() {
-            bail!("kubectl {args:?}: {}", String::from_utf8_lossy(&output.stderr));
-        }
-        Ok(String::from_utf8(output.stdout)?)
+        let mut kubectl = Command::new("kubectl");
+        kubectl.args(args).env("KUBECONFIG", &self.kubeconfig).env("HOME", self.folder.path());
+        text_with(&mut kubectl, input)
     }
 
     fn coredns(
@@ -127,7 +110,7 @@ impl Servers {
         let log = fs::File::create(self.folder.path().join("coredns.log"))?;
         let mut command = Command::new(binary);
         command.arg("-conf").arg(path).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-        self.children.push(command.spawn().context("CoreDNS")?);
+        self.children.push(Process::start(&mut command)?);
         Ok(address)
     }
 
@@ -146,19 +129,10 @@ impl Servers {
         command.arg(format!("--corefile={}", path.display()));
         command.arg(format!("--dns-listen={address}"));
         // That aliases fail is what some worlds are about.
-        let (child, _) = started(command.env("RUST_LOG", "error"))?;
+        let (child, _) = Process::start_ready(command.env("RUST_LOG", "error"))?;
         self.children.push(child);
         Ok(address)
     }
-}
-
-/// Starts a command that prints a line of JSON when it is ready.
-fn started(command: &mut Command) -> Result<(Child, Value)> {
-    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
-    let stdout = child.stdout.take().context("no standard output")?;
-    let mut line = String::new();
-    BufReader::new(stdout).read_line(&mut line)?;
-    Ok((child, serde_json::from_str(&line).with_context(|| format!("{command:?}: {line:?}"))?))
 }
 
 /// A port that is free for both transports.

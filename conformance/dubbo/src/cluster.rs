@@ -1,18 +1,15 @@
 //! A cluster of our own whose Pods have namespaces.
 
-use std::{
-    io::{BufRead, BufReader, Write},
-    path::Path,
-    process::{Child, Command, Stdio},
-};
+use std::{path::Path, process::Command};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
+use portolan_conformance_common::{Process, text_of, text_with};
 use serde_json::Value;
 use tempfile::TempDir;
 
 /// `portolan up`, which ends with this value.
 pub(crate) struct Cluster {
-    child: Child,
+    process: Process,
     folder: TempDir,
     addresses: Value,
     portolan: std::path::PathBuf,
@@ -21,21 +18,15 @@ pub(crate) struct Cluster {
 impl Cluster {
     pub(crate) fn start(portolan: &Path) -> Result<Self> {
         let folder = tempfile::tempdir().context("cannot make a folder for the cluster")?;
-        let mut child = Command::new(portolan)
+        let mut command = Command::new(portolan);
+        command
             .args(["up", "--ephemeral", "--pod-network=netns", "-o=json"])
             .args(["--api-listen=127.0.0.1:0", "--dns-listen=127.0.0.1:0"])
-            .arg("--http-listen=127.0.0.1:0")
+            .args(["--http-listen=127.0.0.1:0", "--xds-listen=127.0.0.1:0"])
             .arg("--data-dir")
-            .arg(folder.path())
-            .stdout(Stdio::piped())
-            .spawn()
-            .with_context(|| format!("cannot run {}", portolan.display()))?;
-        let mut line = String::new();
-        let out = child.stdout.take().context("no output")?;
-        BufReader::new(out).read_line(&mut line)?;
-        let addresses = serde_json::from_str(&line)
-            .with_context(|| format!("portolan up ended, or said {line:?}"))?;
-        Ok(Self { child, folder, addresses, portolan: portolan.to_owned() })
+            .arg(folder.path());
+        let (process, addresses) = Process::start_ready(&mut command)?;
+        Ok(Self { process, folder, addresses, portolan: portolan.to_owned() })
     }
 
     fn address(&self, name: &str) -> &str {
@@ -49,32 +40,20 @@ impl Cluster {
     }
 
     pub(crate) fn apply(&self, text: &str) -> Result<()> {
-        let mut child = self
-            .kubectl(&["apply", "-f", "-"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .spawn()
-            .context("cannot run kubectl")?;
-        child.stdin.take().context("no input")?.write_all(text.as_bytes())?;
-        if !child.wait()?.success() {
-            bail!("kubectl apply failed");
-        }
-        Ok(())
+        text_with(&mut self.kubectl(&["apply", "-f", "-"]), Some(text)).map(drop)
     }
 
     /// The Pods of a namespace that offer an interface, as the catalog has them, sorted.
     pub(crate) fn instances(&self, namespace: &str, interface: &str) -> Result<Vec<String>> {
-        let output = Command::new(&self.portolan)
-            .args(["get", "instances", "--origin=registry", "-o=json", "-n", namespace, "--server"])
-            .arg(self.address("http"))
-            .current_dir(self.folder.path())
-            .output()?;
-        if !output.status.success() {
-            bail!("get instances: {}", String::from_utf8_lossy(&output.stderr));
-        }
-        let list: Value = serde_json::from_slice(&output.stdout)?;
-        let items = list["items"].as_array().or_else(|| list.as_array()).cloned();
-        let mut names: Vec<String> = items
+        let text = text_of(
+            Command::new(&self.portolan)
+                .args(["get", "instances", "--origin=registry", "-o=json", "-n", namespace])
+                .args(["--server", self.address("http")])
+                .current_dir(self.folder.path()),
+        )?;
+        let list: Value = serde_json::from_str(&text)?;
+        let mut names: Vec<String> = list["items"]
+            .as_array()
             .with_context(|| format!("get instances said {list}"))?
             .iter()
             .filter(|item| item["service"] == interface)
@@ -116,9 +95,9 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        let pid = self.child.id().to_string();
+        let child = self.process.child();
         // SIGTERM takes down what was made for the Pods.
-        drop(Command::new("kill").arg(pid).status());
-        drop(self.child.wait());
+        drop(Command::new("kill").arg(child.id().to_string()).status());
+        drop(child.wait());
     }
 }

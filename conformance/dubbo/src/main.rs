@@ -11,8 +11,8 @@
 //! Four things must come true for each version: the catalog has both providers, a
 //! subscription of the SDK finds theirs, and dubbo-go's consumer gets an answer of
 //! each. A consumer sees one provider only: of two that come at once it may miss one,
-//! because its watcher is made anew for each event. Pods have the cluster's own ServiceAccount files and no other setting than
-//! the environment that dubbo-go asks for.
+//! because its watcher is made anew for each event. Pods have the cluster's own
+//! ServiceAccount files and no other setting than the environment that dubbo-go asks for.
 
 #![forbid(unsafe_code)]
 // A judge speaks to a terminal.

@@ -1,7 +1,8 @@
-//! Judges the generators of the xDS face by real Envoy.
+//! Judges the xDS face by real Envoy and real gRPC.
 //!
 //! ```text
 //!   world ──▶ catalog ──▶ resources ──▶ one bootstrap ──▶ envoy --mode validate ──▶ table, exit code
+//!   a cluster with Pods ──▶ portolan serve ──▶ Envoy and grpcio at work (`live`) ──▶
 //! ```
 //!
 //! [`worlds`] makes small catalogs, one per rule of the generators; [`bootstrap`] puts
@@ -14,6 +15,10 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod bootstrap;
+mod cluster;
+mod csds;
+mod live;
+mod load;
 mod worlds;
 
 use std::{
@@ -26,11 +31,20 @@ use clap::Parser;
 use portolan_envoy_proto::{Message, config::bootstrap::v3::Bootstrap};
 
 #[derive(Parser)]
-#[command(about = "Judges the generators of the xDS face by real Envoy.")]
+#[command(about = "Judges the xDS face by real Envoy and real gRPC.")]
 struct Cli {
     /// The Envoy binary
     #[arg(long)]
     envoy: PathBuf,
+    /// The binary under judgement
+    #[arg(long)]
+    portolan: PathBuf,
+    /// A Python that has grpcio
+    #[arg(long)]
+    python: PathBuf,
+    /// Only what is judged without a cluster
+    #[arg(long)]
+    validate_only: bool,
 }
 
 fn main() -> Result<ExitCode> {
@@ -45,6 +59,13 @@ fn main() -> Result<ExitCode> {
         if !is_fine {
             wrong += 1;
             eprintln!("{}", refused.as_deref().unwrap_or("Envoy took what is spoiled"));
+        }
+    }
+    if !cli.validate_only {
+        for verdict in live::all(&cli.portolan, &cli.envoy, &cli.python)? {
+            let word = if verdict.is_fine { "ok" } else { "WRONG" };
+            println!("{word:5}  {}: {}", verdict.what, verdict.detail);
+            wrong += usize::from(!verdict.is_fine);
         }
     }
     Ok(if wrong == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })

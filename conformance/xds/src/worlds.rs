@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, net::Ipv4Addr};
 
 use anyhow::{Context, Result};
 use portolan_envoy_proto::config::bootstrap::v3::Bootstrap;
-use portolan_model::{ClientView, Endpoint, Name, Service, Transport, name};
+use portolan_model::{ClientView, Endpoint, Name, Particular, Service, Transport, name};
 use portolan_testkit::{World, cluster_ip, endpoint, external_name, headless, port};
 use portolan_xds::{Aliases, Protocol, backends, endpoints, envoy};
 
@@ -150,7 +150,7 @@ fn names() -> World {
 fn endpoints_of_all_sorts() -> World {
     let at = |last: u8, zone: &str, weight: u32| Endpoint {
         zone: (!zone.is_empty()).then(|| -> Name { name(zone) }),
-        weight,
+        particulars: Particular { weight, ..Particular::NONE }.into(),
         ..endpoint([127, 10, 0, last].into(), &[("http", Transport::Tcp, 8080)])
     };
     let heaviest = u32::MAX;

@@ -11,6 +11,7 @@
 
 #![forbid(unsafe_code)]
 
+mod dns;
 mod metrics;
 pub mod plain;
 mod problem;
@@ -38,6 +39,8 @@ pub struct Config {
     pub program_version: String,
     /// Watches that may be open at once; [`WATCHES_MAX`] unless told. More are refused with 503.
     pub watches_max: usize,
+    /// Where the xDS server listens, for those who ask.
+    pub xds: Option<SocketAddr>,
 }
 
 /// The face could not start.
@@ -86,6 +89,7 @@ pub(crate) struct Shared {
     pub(crate) metrics: Metrics,
     pub(crate) readiness: Readiness,
     pub(crate) problems: Problems,
+    pub(crate) dns: Option<Arc<dyn DnsServer>>,
     pub(crate) config: Config,
     pub(crate) shutdown: portolan_runtime::Shutdown,
     pub(crate) watches: Arc<Semaphore>,
@@ -112,6 +116,8 @@ pub struct Parts {
     pub readiness: Readiness,
     /// What other faces cannot show.
     pub problems: Problems,
+    /// The DNS server of this process.
+    pub dns: Option<Arc<dyn DnsServer>>,
 }
 
 /// Watches that may be open at once. Each process with the SDK holds one, however many services
@@ -126,6 +132,7 @@ pub const WAITS_MAX: usize = 256;
 /// whole catalog as JSON.
 pub const LISTS_MAX: usize = 4;
 
+pub use dns::DnsServer;
 pub use metrics::register as register_metrics;
 
 /// Starts the face. The socket is bound when this returns.
@@ -147,6 +154,7 @@ pub async fn start(config: Config, parts: Parts, tasks: &Tasks) -> Result<Runnin
         metrics: parts.metrics,
         readiness: parts.readiness,
         problems: parts.problems,
+        dns: parts.dns,
         config,
         shutdown: tasks.shutdown().clone(),
         watches,

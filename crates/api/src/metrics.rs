@@ -134,7 +134,7 @@ impl Collector for CatalogMetrics {
             None,
             forgotten.metric_type(),
         )?;
-        for member in self.hub.board().members() {
+        for member in self.hub.board().posted() {
             let versions = member.ack.map_or(snapshot.version().seq, |ack| {
                 snapshot.version().seq.saturating_sub(ack.version.seq)
             });

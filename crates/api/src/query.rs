@@ -225,16 +225,12 @@ pub(crate) struct WhyQuery {
 impl WhyQuery {
     /// The Pod that asks.
     pub(crate) fn from(&self, shared: &Shared) -> Result<Option<ObjectName>, Refusal> {
-        let Some(text) = &self.from else { return Ok(None) };
-        let snapshot = shared.hub.snapshot();
-        let pod = format!("pod/{}", text.trim_start_matches("pod/"));
-        let domain = &shared.config.cluster_domain;
-        match Target::find(&pod, self.namespace.as_deref(), domain, &snapshot) {
-            Ok(Target::Pod(pod)) if snapshot.workload(&pod).is_some() => Ok(Some(pod)),
-            Ok(_) => Err(Refusal::not_found(format!("from={text}: there is no such Pod"))
-                .hint("write from=NAMESPACE/POD")),
-            Err(usage) => Err(Refusal::bad_request(usage)),
-        }
+        from(self.from.as_deref(), self.namespace.as_deref(), shared)
+    }
+
+    /// The target as it was written.
+    pub(crate) fn text(&self) -> &str {
+        self.target.trim()
     }
 
     /// The target. Names without a namespace are of the Pod's that asks.
@@ -249,6 +245,29 @@ impl WhyQuery {
 
     pub(crate) fn faces(&self) -> Result<Vec<Face>, Refusal> {
         faces(self.on.as_deref())
+    }
+}
+
+/// What `/v1/resolve` takes.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ResolveQuery {
+    /// The full name; no search path is walked.
+    pub(crate) name: String,
+    #[serde(rename = "type", default = "address_type")]
+    pub(crate) record_type: String,
+    /// `[NAMESPACE/]POD`: as this Pod is answered.
+    from: Option<String>,
+}
+
+fn address_type() -> String {
+    "A".to_owned()
+}
+
+impl ResolveQuery {
+    /// The Pod that asks.
+    pub(crate) fn from(&self, shared: &Shared) -> Result<Option<ObjectName>, Refusal> {
+        from(self.from.as_deref(), None, shared)
     }
 }
 
@@ -271,6 +290,23 @@ impl ConvergenceQuery {
 
     pub(crate) fn faces(&self) -> Result<Vec<Face>, Refusal> {
         faces(self.on.as_deref())
+    }
+}
+
+/// A Pod as it is written: `[NAMESPACE/]POD`.
+fn from(
+    text: Option<&str>,
+    namespace: Option<&str>,
+    shared: &Shared,
+) -> Result<Option<ObjectName>, Refusal> {
+    let Some(text) = text else { return Ok(None) };
+    let snapshot = shared.hub.snapshot();
+    let pod = format!("pod/{}", text.trim_start_matches("pod/"));
+    match Target::find(&pod, namespace, &shared.config.cluster_domain, &snapshot) {
+        Ok(Target::Pod(pod)) if snapshot.workload(&pod).is_some() => Ok(Some(pod)),
+        Ok(_) => Err(Refusal::not_found(format!("from={text}: there is no such Pod"))
+            .hint("write from=NAMESPACE/POD")),
+        Err(usage) => Err(Refusal::bad_request(usage)),
     }
 }
 

@@ -10,14 +10,15 @@ use axum::{
     routing::get,
 };
 use portolan_catalog::Snapshot;
-use portolan_model::{CODES, ServiceKey};
+use portolan_model::{CODES, Face, ServiceKey};
+use portolan_runtime::Metrics;
 use portolan_view::{self as view, Aspect, Filter};
 use portolan_wire as wire;
 use serde::Serialize;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::{
-    Shared,
+    Shared, dns,
     problem::Refusal,
     query::{
         Checked, InstanceQuery, KeyPath, ListQuery, NoQuery, WhyQuery, WorkloadQuery, key, query,
@@ -40,9 +41,12 @@ pub(crate) fn router(shared: Arc<Shared>) -> Router {
         .route("/v1/nodes", get(nodes))
         .route("/v1/sources", get(sources))
         .route("/v1/versions", get(versions))
+        .route("/v1/clients", get(clients))
         .route("/v1/status", get(status))
         .route("/v1/codes", get(codes))
         .route("/v1/why", get(why))
+        .route("/v1/resolve", get(dns::resolve))
+        .route("/v1/dns-clients", get(dns::clients))
         .route("/v1/watch", get(watch::watch))
         .route("/v1/convergence", get(wait::convergence))
         .fallback(not_found)
@@ -145,6 +149,12 @@ async fn sources(
     Ok(Json(view::sources(&shared.hub.snapshot(), shared.now_ms())))
 }
 
+async fn clients(State(shared): State<Arc<Shared>>, checked: Checked<NoQuery>) -> Answer {
+    query(checked)?;
+    let hub = shared.hub.clone();
+    list(&shared, move |snapshot, now_ms| view::clients(snapshot, hub.board(), now_ms)).await
+}
+
 async fn status(
     State(shared): State<Arc<Shared>>,
     checked: Checked<NoQuery>,
@@ -154,6 +164,7 @@ async fn status(
         program: shared.config.program_version.clone(),
         cluster_domain: shared.config.cluster_domain.clone(),
         blockers: shared.readiness.blockers(),
+        xds: shared.config.xds.map(|address| address.to_string()),
     };
     let snapshot = shared.hub.snapshot();
     Ok(Json(view::status(&snapshot, process, &shared.problems.all(), shared.now_ms())))
@@ -187,7 +198,11 @@ async fn why(
     let (problems, faces) = (shared.problems.all(), query.faces()?);
     let aspect = Aspect { problems: &problems, faces: &faces, from: from.as_ref() };
     let hub = &shared.hub;
-    Ok(Json(view::why(&hub.snapshot(), hub.board(), &target, &aspect, shared.now_ms())))
+    let mut why = view::why(&hub.snapshot(), hub.board(), &target, &aspect, shared.now_ms());
+    if faces.contains(&Face::Dns) {
+        why.resolution = dns::of_target(&shared, &target, query.text(), from.as_ref());
+    }
+    Ok(Json(why))
 }
 
 /// Ready when nothing blocks and every source has told all it knows.
@@ -211,10 +226,9 @@ async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
 }
 
 /// All metrics as a page.
-pub(crate) fn numbers(metrics: &portolan_runtime::Metrics) -> Response {
-    const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+pub(crate) fn numbers(metrics: &Metrics) -> Response {
     match metrics.encode() {
-        Ok(text) => ([(header::CONTENT_TYPE, OPEN_METRICS)], text).into_response(),
+        Ok(text) => ([(header::CONTENT_TYPE, Metrics::CONTENT_TYPE)], text).into_response(),
         Err(error) => {
             (StatusCode::INTERNAL_SERVER_ERROR, format!("metrics: {error}\n")).into_response()
         }
@@ -224,8 +238,8 @@ pub(crate) fn numbers(metrics: &portolan_runtime::Metrics) -> Response {
 async fn not_found(uri: Uri) -> Refusal {
     Refusal::not_found(format!("there is nothing at {}", uri.path())).hint(
         "see /v1/services, /v1/instances, /v1/endpoints, /v1/workloads, /v1/nodes, /v1/sources, \
-         /v1/versions, /v1/watch, /v1/why, /v1/convergence, /v1/status, /v1/codes, /healthz, \
-         /readyz, /metrics; the name of a service goes into a path percent-encoded",
+         /v1/versions, /v1/clients, /v1/watch, /v1/why, /v1/resolve, /v1/dns-clients, /v1/convergence, \
+         /v1/status, /v1/codes, /healthz, /readyz, /metrics; the name of a service goes into a path percent-encoded",
     )
 }
 

@@ -53,12 +53,14 @@ async fn api() -> Api {
         metrics: Metrics::new(),
         readiness: readiness.clone(),
         problems: Problems::default(),
+        dns: None,
     };
     let config = Config {
         listen: (Ipv4Addr::LOCALHOST, 0).into(),
         cluster_domain: "cluster.local".to_owned(),
         program_version: "1.2.3".to_owned(),
         watches_max: WATCHES_MAX,
+        xds: None,
     };
     let running = portolan_api::start(config, parts, &tasks).await.unwrap();
     let http = reqwest::Client::builder().no_proxy().build().unwrap();
@@ -353,7 +355,14 @@ async fn services_by_hostname_and_instances_by_port_labels_and_node() {
     let of = |last: u8, node: &str, port: u16| portolan_model::Endpoint {
         node: Some(name(node)),
         target: Some(portolan_model::ObjectName::new("demo", &format!("web-{last}"))),
-        metadata: Some(Arc::new(BTreeMap::from([(name("version"), name(&format!("v{last}")))]))),
+        particulars: portolan_model::Particular {
+            metadata: Some(Arc::new(BTreeMap::from([(
+                name("version"),
+                name(&format!("v{last}")),
+            )]))),
+            ..Default::default()
+        }
+        .into(),
         ..endpoint(
             [127, 10, 0, last].into(),
             &[("http", Transport::Tcp, port), ("admin", Transport::Tcp, 9)],
@@ -643,12 +652,14 @@ async fn it_listens_on_loopback_only_and_tells_who_has_the_port() {
             metrics: Metrics::new(),
             readiness: Readiness::new(),
             problems: Problems::default(),
+            dns: None,
         };
         let config = Config {
             listen,
             cluster_domain: "cluster.local".to_owned(),
             program_version: String::new(),
             watches_max: WATCHES_MAX,
+            xds: None,
         };
         let refused = portolan_api::start(config, parts, &api.tasks).await;
         let text = refused.err().map(|error| error.to_string()).unwrap_or_default();

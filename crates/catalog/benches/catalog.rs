@@ -107,7 +107,7 @@ fn load(namespace: u32, with_pods: bool) -> Vec<SourceReport> {
             }],
             ..Service::bare(key.clone())
         };
-        reports.push(say(FactKey::Service(key.clone()), Fact::Service(declared)));
+        reports.push(say(FactKey::Service(key.clone()), Fact::Service(declared.into())));
         reports.push(slice(service, 0));
         if with_pods {
             reports.extend((0..ENDPOINTS).map(|number| pod(service, number)));
@@ -160,7 +160,7 @@ fn pod(service: u32, number: u32) -> SourceReport {
         hollow: false,
         labels: Arc::default(),
     };
-    say(FactKey::Workload(object), Fact::Workload(workload))
+    say(FactKey::Workload(object), Fact::Workload(workload.into()))
 }
 
 fn pod_name(service: u32, number: u32) -> String {

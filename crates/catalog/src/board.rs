@@ -6,10 +6,10 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
 };
 
-use portolan_model::{Face, FaceId, Version};
+use portolan_model::{ClientStatus, Face, FaceId, Version};
 use tokio::sync::watch;
 
 /// Members that a board keeps; the one that has been silent for longest makes
@@ -66,11 +66,22 @@ impl Convergence {
     }
 }
 
+/// Members that a face keeps account of itself: clients, who are many, come and go, and
+/// must not cost anything while nothing changes for them.
+pub trait Roster: Send + Sync + std::fmt::Debug {
+    /// Every client as a member, with what it has accepted.
+    fn members(&self) -> Vec<Member>;
+
+    /// Every client, with how far it is.
+    fn clients(&self) -> Vec<ClientStatus>;
+}
+
 /// Keeps the members. One short lock per acknowledgement; never on a read path
 /// of a face.
 #[derive(Debug)]
 pub struct Board {
     members: Mutex<Members>,
+    rosters: Mutex<Vec<Arc<dyn Roster>>>,
     changed: watch::Sender<u64>,
 }
 
@@ -105,7 +116,11 @@ impl Members {
 
 impl Default for Board {
     fn default() -> Self {
-        Self { members: Mutex::default(), changed: watch::Sender::new(0) }
+        Self {
+            members: Mutex::default(),
+            rosters: Mutex::default(),
+            changed: watch::Sender::new(0),
+        }
     }
 }
 
@@ -129,10 +144,35 @@ impl Board {
         });
     }
 
+    /// Adds a face that keeps account of its members itself.
+    pub fn add(&self, roster: Arc<dyn Roster>) {
+        self.rosters.lock().unwrap_or_else(PoisonError::into_inner).push(roster);
+    }
+
+    /// Something has changed in a roster.
+    pub fn touch(&self) {
+        self.changed.send_modify(|count| *count = count.wrapping_add(1));
+    }
+
+    /// Members that post what they serve: few, and for long.
+    pub fn posted(&self) -> Vec<Member> {
+        let known = self.members.lock().unwrap_or_else(PoisonError::into_inner).known.clone();
+        known.into_iter().map(|(id, ack)| Member { id, ack }).collect()
+    }
+
     /// All members.
     pub fn members(&self) -> Vec<Member> {
-        let members = self.members.lock().unwrap_or_else(PoisonError::into_inner);
-        members.known.iter().map(|(id, ack)| Member { id: id.clone(), ack: *ack }).collect()
+        let posted = self.posted().into_iter();
+        posted.chain(self.rosters().iter().flat_map(|roster| roster.members())).collect()
+    }
+
+    /// All clients whose progress is known.
+    pub fn clients(&self) -> Vec<ClientStatus> {
+        self.rosters().iter().flat_map(|roster| roster.clients()).collect()
+    }
+
+    fn rosters(&self) -> Vec<Arc<dyn Roster>> {
+        self.rosters.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// How many members had to make room for others. Nobody waits for those:
@@ -158,7 +198,7 @@ impl Board {
 
     fn edit(&self, edit: impl FnOnce(&mut Members)) {
         edit(&mut self.members.lock().unwrap_or_else(PoisonError::into_inner));
-        self.changed.send_modify(|count| *count = count.wrapping_add(1));
+        self.touch();
     }
 }
 

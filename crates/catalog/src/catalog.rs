@@ -97,7 +97,7 @@ impl Catalog {
         for name in &touched.workloads {
             let key = FactKey::Workload(name.clone());
             let workload = self.facts.said(&key).find_map(|(_, fact)| match &**fact {
-                Fact::Workload(workload) => Some(Arc::new(workload.clone())),
+                Fact::Workload(workload) => Some(workload.clone()),
                 _ => None,
             });
             let old = next.workload(name);

@@ -64,6 +64,12 @@ pub fn nearest<'a>(entry: &'a ServiceEntry, view: &ClientView) -> Vec<&'a Placed
         .unwrap_or_else(|| served.clone())
 }
 
+/// Whether clients in different places may get different endpoints of a service.
+pub fn depends_on_place(entry: &ServiceEntry) -> bool {
+    let hinted = |placed: &Placed| placed.endpoint.particulars.hints.is_some();
+    entry.service.internal_policy == TrafficPolicy::Local || entry.endpoints.iter().any(hinted)
+}
+
 /// Chooses for a client, among all endpoints of a service. For a port of its
 /// virtual IP ask [`choose_among`].
 pub fn choose<'a>(entry: &'a ServiceEntry, view: &ClientView, traffic: Traffic) -> Chosen<'a> {
@@ -141,16 +147,18 @@ fn hinted<'a>(
     here: impl Fn(&portolan_model::Hints) -> bool,
     present: impl Fn(&portolan_model::Hints) -> bool,
 ) -> Option<Vec<&'a Placed>> {
-    let complete = ready
-        .iter()
-        .all(|placed| placed.endpoint.hints.as_ref().is_some_and(|hints| present(hints)));
+    let complete = ready.iter().all(|placed| {
+        placed.endpoint.particulars.hints.as_ref().is_some_and(|hints| present(hints))
+    });
     if !complete {
         return None;
     }
     let near: Vec<&Placed> = ready
         .iter()
         .copied()
-        .filter(|placed| placed.endpoint.hints.as_ref().is_some_and(|hints| here(hints)))
+        .filter(|placed| {
+            placed.endpoint.particulars.hints.as_ref().is_some_and(|hints| here(hints))
+        })
         .collect();
     (!near.is_empty()).then_some(near)
 }
@@ -160,8 +168,8 @@ mod tests {
     use std::{net::IpAddr, sync::Arc};
 
     use portolan_model::{
-        Conditions, EndpointPort, Hints, Reason, Service, ServiceKey, Transport, Verdict, Version,
-        name,
+        Conditions, EndpointPort, Hints, Particular, Reason, Service, ServiceKey, Transport,
+        Verdict, Version, name,
     };
 
     use super::*;
@@ -198,10 +206,11 @@ mod tests {
                 let words = hints.split(' ').filter_map(|word| word.strip_prefix(prefix));
                 words.map(name).collect::<Vec<_>>()
             };
+            let hints = Hints { zones: named("z:"), nodes: named("n:") };
             let endpoint = Endpoint {
                 conditions,
                 node: Some(name(node)),
-                hints: Some(Arc::new(Hints { zones: named("z:"), nodes: named("n:") })),
+                particulars: Particular { hints: Some(Arc::new(hints)), ..Particular::NONE }.into(),
                 ..Endpoint::new(IpAddr::from([127, 10, 0, *last]), Arc::new([port]))
             };
             Placed { endpoint: Arc::new(endpoint), verdict }
@@ -246,7 +255,8 @@ mod tests {
                 let mut endpoint = (*placed.endpoint).clone();
                 let last = endpoint.address.to_string();
                 endpoint.zone = Some(name(&format!("own-{}", &last["127.10.0.".len()..])));
-                endpoint.hints = endpoint.hints.filter(|hints| !hints.zones.is_empty());
+                let hints = &mut endpoint.particulars.hints;
+                *hints = hints.take().filter(|hints| !hints.zones.is_empty());
                 Placed { endpoint: Arc::new(endpoint), verdict: placed.verdict.clone() }
             });
             entry.endpoints = zoned.collect();

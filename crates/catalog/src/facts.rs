@@ -163,7 +163,9 @@ impl Facts {
                 self.names.key(&mut key);
                 match &mut *fact {
                     Fact::EndpointSlice(slice) => self.names.slice(slice),
-                    Fact::Service(service) => self.names.service_key(&mut service.key),
+                    Fact::Service(service) => {
+                        self.names.service_key(&mut Arc::make_mut(service).key);
+                    }
                     _ => {}
                 }
                 let slot = source.parts.entry(part.clone()).or_default();
@@ -336,7 +338,7 @@ impl Facts {
         let fact_key = FactKey::Service(key.clone());
         self.said(&fact_key)
             .filter_map(|(id, fact)| match &**fact {
-                Fact::Service(service) => Some((id.clone(), Arc::new(service.clone()))),
+                Fact::Service(service) => Some((id.clone(), service.clone())),
                 _ => None,
             })
             .collect()

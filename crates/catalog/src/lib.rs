@@ -30,12 +30,14 @@ mod hub;
 mod intern;
 mod merge;
 mod shards;
+mod shared_map;
 mod snapshot;
 
-pub use board::{Ack, Board, Convergence, Member};
+pub use board::{Ack, Board, Convergence, Member, Roster};
 pub use catalog::Catalog;
 pub use diff::{Change, Diff, ServicePlace};
 pub use facts::{Repair, Repaired};
 pub use hub::{Hub, Subscriber, Update};
 pub use shards::Shards;
+pub use shared_map::{Iter, SharedMap};
 pub use snapshot::{PartStatus, ServiceEntry, Snapshot, SourceStatus};

@@ -88,21 +88,24 @@ fn identity_order(a: &Endpoint, b: &Endpoint) -> Ordering {
     let ports = |one: &EndpointPort| {
         (one.transport, one.port, one.app_protocol.as_ref().map(|p| p.as_str().to_owned()))
     };
-    a.address.cmp(&b.address).then_with(|| a.discriminator.cmp(&b.discriminator)).then_with(|| {
-        // Endpoints of one slice share their ports: nearly always no comparison.
-        if Arc::ptr_eq(&a.ports, &b.ports) {
-            return Ordering::Equal;
-        }
-        let by_port = |(a, b): (&EndpointPort, &EndpointPort)| {
-            a.name.cmp(&b.name).then_with(|| ports(a).cmp(&ports(b)))
-        };
-        a.ports
-            .iter()
-            .zip(b.ports.iter())
-            .map(by_port)
-            .find(|order| order.is_ne())
-            .unwrap_or_else(|| a.ports.len().cmp(&b.ports.len()))
-    })
+    a.address
+        .cmp(&b.address)
+        .then_with(|| a.particulars.discriminator.cmp(&b.particulars.discriminator))
+        .then_with(|| {
+            // Endpoints of one slice share their ports: nearly always no comparison.
+            if Arc::ptr_eq(&a.ports, &b.ports) {
+                return Ordering::Equal;
+            }
+            let by_port = |(a, b): (&EndpointPort, &EndpointPort)| {
+                a.name.cmp(&b.name).then_with(|| ports(a).cmp(&ports(b)))
+            };
+            a.ports
+                .iter()
+                .zip(b.ports.iter())
+                .map(by_port)
+                .find(|order| order.is_ne())
+                .unwrap_or_else(|| a.ports.len().cmp(&b.ports.len()))
+        })
 }
 
 /// A service that only its endpoints tell of has the ports that they have.
@@ -197,11 +200,11 @@ fn place<'w>(
         if orphaned {
             reasons.push(Reason::plain(Code::SERVICE_MISSING));
         }
-        if endpoint.switched_off {
+        if endpoint.particulars.switched_off {
             reasons.push(Reason::plain(Code::SWITCHED_OFF));
         }
         reasons.extend(unready(service, &endpoint, pod));
-        if endpoint.weight == 0 {
+        if endpoint.particulars.weight == 0 {
             reasons.push(Reason::plain(Code::WEIGHT_ZERO));
         }
         if let Some(twin) = all.last()

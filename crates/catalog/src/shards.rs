@@ -1,23 +1,22 @@
-//! A map of shared maps: cheap to copy, cheap to compare.
+//! A map of maps, all shared: cheap to copy, cheap to compare.
 //!
-//! A flat map of 10,000 services would be copied whole for each commit. Cut
-//! into shards (one per namespace), a commit copies the list of shards and the
-//! one shard it changes, and nothing of a map that it leaves alone; comparing two
-//! maps skips every shard that both share.
+//! Services are asked for by namespace as often as by name, so a namespace is a map of its
+//! own. A commit copies some nodes of the one that it changes and of the map of all, and
+//! nothing of a map that it leaves alone; comparing two skips what both share.
 
 use std::{collections::BTreeMap, fmt, mem::size_of, sync::Arc};
 
-use crate::diff::Change;
+use crate::{diff::Change, shared_map::SharedMap};
 
 /// One shard, shared between snapshots.
-type Shard<I, V> = Arc<BTreeMap<I, Arc<V>>>;
+type Shard<I, V> = SharedMap<I, Arc<V>>;
 
 /// A two-level map with structural sharing.
 pub struct Shards<O, I, V> {
-    shards: Arc<BTreeMap<O, Shard<I, V>>>,
+    shards: SharedMap<O, Shard<I, V>>,
 }
 
-impl<O: Clone, I, V> Clone for Shards<O, I, V> {
+impl<O, I, V> Clone for Shards<O, I, V> {
     fn clone(&self) -> Self {
         Self { shards: self.shards.clone() }
     }
@@ -25,7 +24,7 @@ impl<O: Clone, I, V> Clone for Shards<O, I, V> {
 
 impl<O, I, V> Default for Shards<O, I, V> {
     fn default() -> Self {
-        Self { shards: Arc::default() }
+        Self { shards: SharedMap::default() }
     }
 }
 
@@ -57,7 +56,7 @@ impl<O: Ord + Clone, I: Ord + Clone, V: PartialEq> Shards<O, I, V> {
 
     /// The keys of the shards, in order. A shard is never empty.
     pub fn keys(&self) -> impl Iterator<Item = &O> {
-        self.shards.keys()
+        self.shards.iter().map(|(outer, _)| outer)
     }
 
     /// All values, in order.
@@ -69,7 +68,7 @@ impl<O: Ord + Clone, I: Ord + Clone, V: PartialEq> Shards<O, I, V> {
 
     /// How many values.
     pub fn len(&self) -> usize {
-        self.shards.values().map(|shard| shard.len()).sum()
+        self.shards.iter().map(|(_, shard)| shard.len()).sum()
     }
 
     /// Whether there is none.
@@ -80,11 +79,9 @@ impl<O: Ord + Clone, I: Ord + Clone, V: PartialEq> Shards<O, I, V> {
     /// Puts a value; the old map, if shared, stays as it was. Returns how many
     /// bytes were copied for that.
     pub fn insert(&mut self, outer: O, inner: I, value: Arc<V>) -> usize {
-        let copied = copy_bytes(&self.shards);
-        let shard = Arc::make_mut(&mut self.shards).entry(outer).or_default();
-        let copied = copied + copy_bytes(shard);
-        Arc::make_mut(shard).insert(inner, value);
-        copied
+        let mut copied = 0;
+        let shard = self.shards.slot(&outer, &mut copied);
+        copied + shard.map_or(0, |shard| shard.insert(inner, value))
     }
 
     /// Takes a value away. Returns how many bytes were copied for that.
@@ -92,13 +89,11 @@ impl<O: Ord + Clone, I: Ord + Clone, V: PartialEq> Shards<O, I, V> {
         if self.get(outer, inner).is_none() {
             return 0;
         }
-        let copied = copy_bytes(&self.shards);
-        let shards = Arc::make_mut(&mut self.shards);
-        let Some(shard) = shards.get_mut(outer) else { return copied };
-        let copied = copied + copy_bytes(shard);
-        Arc::make_mut(shard).remove(inner);
+        let mut copied = 0;
+        let Some(shard) = self.shards.slot(outer, &mut copied) else { return copied };
+        copied += shard.remove(inner);
         if shard.is_empty() {
-            shards.remove(outer);
+            copied += self.shards.remove(outer);
         }
         copied
     }
@@ -106,19 +101,15 @@ impl<O: Ord + Clone, I: Ord + Clone, V: PartialEq> Shards<O, I, V> {
     /// What turns `self` into `newer`, in order of keys.
     pub fn diff(&self, newer: &Self) -> Vec<Change<(O, I), V>> {
         let mut changes = Vec::new();
-        if Arc::ptr_eq(&self.shards, &newer.shards) {
-            return changes;
-        }
-        merge_join(&self.shards, &newer.shards, |outer, before, after| {
-            if let (Some(before), Some(after)) = (before, after)
-                && Arc::ptr_eq(before, after)
-            {
-                return;
-            }
-            let empty = BTreeMap::new();
-            let before = before.map_or(&empty, |shard| &**shard);
-            let after = after.map_or(&empty, |shard| &**shard);
-            diff_map(before, after, |inner| (outer.clone(), inner.clone()), &mut changes);
+        let none = Shard::default();
+        self.shards.compare(&newer.shards, |outer, before, after| {
+            let (before, after) = (before.unwrap_or(&none), after.unwrap_or(&none));
+            before.compare(after, |inner, before, after| {
+                if !is_equal(before, after) {
+                    let key = (outer.clone(), inner.clone());
+                    changes.push(Change { key, before: before.cloned(), after: after.cloned() });
+                }
+            });
         });
         changes
     }
@@ -135,6 +126,14 @@ impl<O: Ord + Clone, I: Ord + Clone, V: PartialEq> Shards<O, I, V> {
     }
 }
 
+/// Whether two values are the same; nearly always that is one pointer.
+fn is_equal<V: PartialEq>(before: Option<&Arc<V>>, after: Option<&Arc<V>>) -> bool {
+    match (before, after) {
+        (Some(before), Some(after)) => Arc::ptr_eq(before, after) || before == after,
+        (before, after) => before.is_none() && after.is_none(),
+    }
+}
+
 /// What making a shared map one's own copies; 0 when nobody shares it.
 pub(crate) fn copy_bytes<K, V>(map: &Arc<BTreeMap<K, Arc<V>>>) -> usize {
     if Arc::strong_count(map) == 1 { 0 } else { map.len() * (size_of::<K>() + size_of::<Arc<V>>()) }
@@ -148,11 +147,7 @@ pub(crate) fn diff_map<K: Ord, V: PartialEq, Full>(
     changes: &mut Vec<Change<Full, V>>,
 ) {
     merge_join(before, after, |inner, before, after| {
-        let same = match (before, after) {
-            (Some(before), Some(after)) => Arc::ptr_eq(before, after) || before == after,
-            _ => false,
-        };
-        if !same {
+        if !is_equal(before, after) {
             changes.push(Change {
                 key: key(inner),
                 before: before.cloned(),

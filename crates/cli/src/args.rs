@@ -56,6 +56,8 @@ pub enum Command {
     Cluster(ClusterArgs),
     /// Serve names and the HTTP API for a Kubernetes cluster that runs already
     Serve(Box<ServeArgs>),
+    /// Run the sidecar: registration, discovery and balancing for a program of any language
+    Agent(AgentArgs),
     /// List services, instances, endpoints, nodes, sources or versions
     Get(GetArgs),
     /// Print one line per change of the catalog
@@ -94,7 +96,7 @@ pub enum Part {
     Proxy,
     /// Names
     Dns,
-    /// Proxies
+    /// Proxies and gRPC clients
     Xds,
     /// HTTP API
     Api,
@@ -181,6 +183,9 @@ pub struct FaceFlags {
     /// Where the HTTP API listens
     #[arg(long, value_name = "ADDRESS", value_parser = socket, default_value = "127.0.0.1:8500")]
     pub http_listen: SocketAddr,
+    /// Where the xDS server listens (gRPC without TLS: loopback only)
+    #[arg(long, value_name = "ADDRESS", value_parser = socket, default_value = "127.0.0.1:15010")]
+    pub xds_listen: SocketAddr,
     /// A static list of services as a source of its own: NAME=FILE (YAML or JSON)
     #[arg(long, value_name = "NAME=FILE")]
     pub source_file: Vec<String>,
@@ -215,6 +220,8 @@ pub struct UpArgs {
 pub enum Role {
     /// Names
     Dns,
+    /// Proxies and gRPC clients
+    Xds,
     /// HTTP API
     Api,
 }
@@ -225,13 +232,13 @@ pub enum Role {
     portolan serve --roles dns --corefile /etc/coredns/Corefile --dns-listen 0.0.0.0:53\n  \
     portolan serve --kubeconfig ~/.kube/config --data-dir ./serve -o json")]
 pub struct ServeArgs {
-    /// What is served: dns,api
+    /// What is served: dns,xds,api
     #[arg(
         long,
         value_enum,
         value_delimiter = ',',
         value_name = "ROLES",
-        default_value = "dns,api"
+        default_value = "dns,xds,api"
     )]
     pub roles: Vec<Role>,
     /// The cluster [default: the one that we run in, else KUBECONFIG, else ~/.kube/config]
@@ -263,6 +270,33 @@ pub struct ClusterArgs {
     pub no_node: bool,
 }
 
+/// `portolan agent`
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    portolan agent\n  \
+    portolan agent --listen unix:/run/portolan/agent.sock --register /etc/portolan/register.yaml\n  \
+    portolan agent --direct --listen 127.0.0.1:0 -o json")]
+pub struct AgentArgs {
+    /// Where to listen: a loopback address, or unix:/PATH
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8501")]
+    pub listen: String,
+    /// Follow the Kubernetes API in place of a Portolan server (--server)
+    #[arg(long)]
+    pub direct: bool,
+    /// The namespace to register and to look in [default: NAMESPACE, POD_NAMESPACE, the ServiceAccount's]
+    #[arg(short, long)]
+    pub namespace: Option<String>,
+    /// Register what a file says (YAML or JSON: owner, services)
+    #[arg(long, value_name = "FILE")]
+    pub register: Vec<PathBuf>,
+    /// How long callers get to hear that a process drains
+    #[arg(long, value_parser = duration, value_name = "DURATION", default_value = "5s")]
+    pub drain: Duration,
+    /// Print where it listens as one line of JSON once ready
+    #[arg(short, long, value_enum)]
+    pub output: Option<RunOutput>,
+}
+
 /// What can be listed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Noun {
@@ -284,6 +318,14 @@ pub enum Noun {
     /// Versions of the catalog, newest first
     #[value(alias = "version")]
     Versions,
+    /// Clients of xDS, and how far each is with every type of resource
+    #[value(alias = "client")]
+    Clients,
+    /// Clients of DNS that ask most, and how much of it in vain
+    #[value(alias = "dns-client")]
+    DnsClients,
+    /// What a client of xDS starts from: `bootstrap envoy` or `bootstrap grpc`
+    Bootstrap,
 }
 
 /// How a list is printed.
@@ -412,6 +454,9 @@ pub struct WaitArgs {
     pub output: Format,
 }
 
+/// Words of `portolan dig` behind the name: a type, and each of dig's options once.
+const DIG_WORDS_MAX: usize = 4;
+
 /// `portolan dig`
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "Examples:\n  \
@@ -419,13 +464,15 @@ pub struct WaitArgs {
     portolan dig 127.10.0.4\n  \
     portolan dig details --from demo\n  \
     portolan dig details --from demo/productpage-v1-abcde-12345\n  \
-    portolan dig _http._tcp.details.demo.svc.cluster.local SRV")]
+    portolan dig _http._tcp.details.demo.svc.cluster.local SRV\n  \
+    portolan dig example.org --from demo +trace")]
 pub struct DigArgs {
     /// The name; an IP address asks for its PTR
     pub name: String,
-    /// A, AAAA, SRV, PTR, CNAME, TXT, SOA, NS, ANY
-    #[arg(default_value = "A")]
-    pub rtype: String,
+    /// A, AAAA, SRV, PTR, CNAME, TXT, SOA, NS, ANY [default: A]; and +trace, +tcp, +short,
+    /// as dig has them
+    #[arg(value_name = "TYPE", num_args = 0..=DIG_WORDS_MAX)]
+    pub words: Vec<String>,
     /// Ask as a Pod would, with its search path: [NAMESPACE/]POD, or a namespace
     #[arg(long, value_name = "POD")]
     pub from: Option<String>,
@@ -435,6 +482,9 @@ pub struct DigArgs {
     /// Only the data of the answer
     #[arg(long)]
     pub short: bool,
+    /// How the server comes to each answer, stage by stage
+    #[arg(long)]
+    pub trace: bool,
     /// The DNS server [default: from addresses.json, else 127.0.0.1:1053]
     #[arg(long, value_name = "ADDRESS", value_parser = dns_server)]
     pub dns: Option<SocketAddr>,

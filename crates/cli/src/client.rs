@@ -14,7 +14,7 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
-use portolan_wire::{Addresses, DEFAULT_SERVER, Failure as Refusal, WatchEvent};
+use portolan_wire::{Addresses, DEFAULT_SERVER, Failure as Refusal, WatchEvent, with_query};
 use serde::de::DeserializeOwned;
 
 use crate::{Failure, args::Connection, output::Output};
@@ -124,13 +124,8 @@ impl Client {
     }
 
     fn request(&self, path: &str, query: &[(&'static str, String)]) -> reqwest::RequestBuilder {
-        let mut url = format!("{}{path}", self.server);
-        for (index, (key, value)) in query.iter().enumerate() {
-            url.push(if index == 0 { '?' } else { '&' });
-            url.push_str(key);
-            url.push('=');
-            url.push_str(&encode(value));
-        }
+        let query = query.iter().map(|(name, value)| (*name, value.as_str()));
+        let url = with_query(format!("{}{path}", self.server), query);
         let request = self.http.get(url);
         match &self.token {
             Some(token) => request.bearer_auth(token),
@@ -286,19 +281,6 @@ impl EventBuffer {
     }
 }
 
-/// Percent-encodes a query value (RFC 3986: all but unreserved characters).
-fn encode(value: &str) -> String {
-    let mut text = String::with_capacity(value.len());
-    for byte in value.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            text.push(char::from(byte));
-        } else {
-            text.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -319,11 +301,5 @@ mod tests {
                 assert!(buffer.bytes.is_empty());
             }
         }
-    }
-
-    #[test]
-    fn values_are_encoded() {
-        assert_eq!(encode("svc/a b&c"), "svc%2Fa%20b%26c");
-        assert_eq!(encode("Näme"), "N%C3%A4me");
     }
 }

@@ -8,6 +8,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use crate::{
     Failure,
     args::{Connection, Format, GetArgs, Noun, Scope},
+    bootstrap,
     client::{Client, Query},
     output::{Exit, Output},
     table::{age, cell, render},
@@ -23,6 +24,9 @@ pub(crate) async fn run(
 ) -> Result<Exit, Failure> {
     check(args)?;
     let client = Client::new(connection)?;
+    if args.noun == Noun::Bootstrap {
+        return bootstrap::run(&client, args, output).await;
+    }
     let mut printed = String::new();
     let exit = once(&client, args, &mut printed, output).await?;
     if !args.watch {
@@ -30,11 +34,9 @@ pub(crate) async fn run(
     }
     // The watch says when something changed; the list says what is. Nodes,
     // sources and versions have no events: they are asked for again and again.
-    let mut events = match args.noun {
-        Noun::Services | Noun::Instances | Noun::Endpoints => {
-            Some(client.watch(scope_query(&args.scope, args.name.as_deref())).await?)
-        }
-        Noun::Nodes | Noun::Sources | Noun::Versions => None,
+    let mut events = match is_plain(args.noun) {
+        false => Some(client.watch(scope_query(&args.scope, args.name.as_deref())).await?),
+        true => None,
     };
     loop {
         match &mut events {
@@ -51,7 +53,7 @@ pub(crate) async fn run(
 fn check(args: &GetArgs) -> Result<(), Failure> {
     let noun = noun(args);
     let filters = [("-l", args.scope.labels.is_some()), ("--origin", args.scope.origin.is_some())];
-    let plain = matches!(args.noun, Noun::Nodes | Noun::Sources | Noun::Versions);
+    let plain = is_plain(args.noun);
     match filters.iter().find(|(_, given)| plain && *given) {
         Some((flag, _)) => Err(Failure::Usage(format!(
             "{noun} take no {flag}; it is for services, instances and endpoints"
@@ -60,8 +62,22 @@ fn check(args: &GetArgs) -> Result<(), Failure> {
     }
 }
 
+/// Whether a list has neither labels nor origins, nor events.
+fn is_plain(noun: Noun) -> bool {
+    match noun {
+        Noun::Services | Noun::Instances | Noun::Endpoints => false,
+        Noun::Nodes
+        | Noun::Sources
+        | Noun::Versions
+        | Noun::Clients
+        | Noun::DnsClients
+        | Noun::Bootstrap => true,
+    }
+}
+
 fn noun(args: &GetArgs) -> String {
-    format!("{:?}", args.noun).to_lowercase()
+    let value = clap::ValueEnum::to_possible_value(&args.noun);
+    value.map_or_else(String::new, |value| value.get_name().to_owned())
 }
 
 /// What a scope means as a query.
@@ -99,6 +115,10 @@ async fn once(
         Noun::Nodes => list.show::<wire::Node>("/v1/nodes", &[]).await,
         Noun::Sources => list.show::<wire::Source>("/v1/sources", &[]).await,
         Noun::Versions => list.show::<wire::Version>("/v1/versions", &[]).await,
+        Noun::Clients => list.show::<wire::Client>("/v1/clients", &[]).await,
+        Noun::DnsClients => list.show::<wire::DnsClient>("/v1/dns-clients", &[]).await,
+        // It is no list.
+        Noun::Bootstrap => Ok(Exit::Fine),
     }
 }
 
@@ -176,12 +196,21 @@ impl List<'_> {
 /// Items without what changes by itself: ages.
 fn fingerprint<T: Serialize>(items: &[T]) -> Result<String, Failure> {
     let mut items = serde_json::to_value(items)?;
-    for item in items.as_array_mut().into_iter().flatten().filter_map(|item| item.as_object_mut()) {
-        for age in ["ageMs", "sinceMs"] {
-            item.remove(age);
-        }
-    }
+    without_ages(&mut items);
     Ok(items.to_string())
+}
+
+fn without_ages(value: &mut serde_json::Value) {
+    match value {
+        serde_json::Value::Array(items) => items.iter_mut().for_each(without_ages),
+        serde_json::Value::Object(fields) => {
+            for age in ["ageMs", "sinceMs"] {
+                fields.remove(age);
+            }
+            fields.values_mut().for_each(without_ages);
+        }
+        _ => {}
+    }
 }
 
 /// Why a list is empty, as far as the call tells, and what to ask next.
@@ -191,10 +220,16 @@ fn nothing(args: &GetArgs) -> String {
     let namespace = scope.namespace.as_deref().filter(|_| !scope.all_namespaces);
     let place = namespace.map(|namespace| format!(" -n {namespace}")).unwrap_or_default();
     match (&args.name, namespace) {
-        (Some(name), _) if matches!(args.noun, Noun::Nodes | Noun::Sources | Noun::Versions) => {
+        (Some(name), _) if is_plain(args.noun) => {
             format!("no {noun} of name {name}\nhint: portolan get {noun}")
         }
         (Some(name), _) => format!("no {noun} of {name}\nhint: portolan why {name}{place}"),
+        (None, _) if args.noun == Noun::DnsClients => {
+            "nobody has asked the DNS server in the last minute".to_owned()
+        }
+        (None, _) if args.noun == Noun::Clients => {
+            "no clients of xDS are connected\nhint: portolan get bootstrap envoy".to_owned()
+        }
         (None, _) if scope.labels.is_some() || scope.origin.is_some() => {
             let labels = scope.labels.as_ref().map(|labels| format!(" with labels {labels}"));
             let origin = scope.origin.as_ref().map(|origin| format!(" of origin {origin}"));
@@ -504,6 +539,75 @@ impl Row for wire::Version {
 
     fn answers_to(&self, name: &str) -> bool {
         self.version == name
+    }
+}
+
+impl Row for wire::DnsClient {
+    fn header(_: bool) -> &'static [&'static str] {
+        &["ADDRESS", "POD", "QUERIES/S", "NXDOMAIN", "FAILED"]
+    }
+
+    fn cells(&self, _: bool) -> Vec<String> {
+        let percent = |part: f64| format!("{:.0} %", part * 100.0);
+        vec![
+            cell(&self.address),
+            cell(self.pod.as_deref().unwrap_or_default()),
+            format!("{:.1}", self.queries_per_second),
+            percent(self.denied),
+            percent(self.failed),
+        ]
+    }
+
+    fn name(&self) -> String {
+        self.pod.clone().unwrap_or_else(|| self.address.clone())
+    }
+
+    fn answers_to(&self, name: &str) -> bool {
+        self.address == name || self.pod.as_deref() == Some(name)
+    }
+}
+
+impl Row for wire::Client {
+    fn header(wide: bool) -> &'static [&'static str] {
+        match wide {
+            true => &["NODE", "POD", "CDS", "EDS", "LDS", "RDS", "AGE", "PEER", "AGENT", "ERROR"],
+            false => &["NODE", "POD", "CDS", "EDS", "LDS", "RDS", "AGE", "ERROR"],
+        }
+    }
+
+    fn cells(&self, wide: bool) -> Vec<String> {
+        let of = |kind: &str| {
+            let own = self.types.iter().find(|own| own.kind == kind);
+            own.map_or_else(|| "-".to_owned(), progress)
+        };
+        let mut cells = vec![cell(&self.node), cell(self.pod.as_deref().unwrap_or_default())];
+        cells.extend(["CDS", "EDS", "LDS", "RDS"].map(of));
+        cells.push(age(self.age_ms));
+        if wide {
+            cells.extend([cell(&self.peer), cell(&self.agent)]);
+        }
+        let errors = self.types.iter().filter_map(|own| own.text.as_deref());
+        cells.push(cell(&errors.collect::<Vec<_>>().join("; ")));
+        cells
+    }
+
+    fn name(&self) -> String {
+        self.node.clone()
+    }
+
+    fn answers_to(&self, name: &str) -> bool {
+        self.node == name || self.pod.as_deref() == Some(name)
+    }
+}
+
+/// As Istio's `proxy-status` says it.
+fn progress(own: &wire::ClientType) -> String {
+    match (own.state, own.age_ms) {
+        (wire::ClientState::Synced, _) => "SYNCED".to_owned(),
+        (wire::ClientState::Stale, Some(ms)) => format!("STALE {}", age(ms)),
+        (wire::ClientState::Stale, None) => "STALE".to_owned(),
+        (wire::ClientState::Error, _) => "ERROR".to_owned(),
+        (wire::ClientState::NotSent, _) => "NOT SENT".to_owned(),
     }
 }
 

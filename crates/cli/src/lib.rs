@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 pub mod args;
+mod bootstrap;
 mod check;
 mod client;
 mod dig;
@@ -118,6 +119,7 @@ pub async fn run(cli: &Cli, output: &mut Output) -> Option<Result<Exit, Failure>
         | Command::Cluster(_)
         | Command::Serve(_)
         | Command::Register(_)
+        | Command::Agent(_)
         | Command::Demo(_) => {
             return None;
         }

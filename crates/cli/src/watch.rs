@@ -121,9 +121,7 @@ impl Follower {
             }
         }
     }
-}
 
-impl Follower {
     /// The instances of one service are these from now on.
     fn now(&mut self, key: Key, states: States) -> Vec<(Key, String)> {
         let known = self.known.get_or_insert_default();

@@ -69,6 +69,13 @@ fn print(why: &wire::Why, output: &mut Output) -> Result<(), Failure> {
         output.line(&format!("{} {} {}", output.mark(Mark::Bad), reason.code, reason.text))?;
         output.line(&format!("  fix: {}", reason.fix))?;
     }
+    if let Some(resolution) = &why.resolution {
+        output.line(&format!("{} {}", resolution.name, resolution.record_type))?;
+        for step in &resolution.steps {
+            output.line(&format!("  {:<13} {}", step.stage, step.text))?;
+        }
+        output.line("")?;
+    }
     let mark = output.mark(if why.fine { Mark::Fine } else { Mark::Bad });
     output.line(&format!("{mark} {}  ({}, {} old)", why.summary, why.version, age(why.age_ms)))?;
     for name in &why.nearest {

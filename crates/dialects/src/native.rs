@@ -14,7 +14,10 @@
 //! `inc` names one life of the owner and `start` tells when it began (RFC 3339). Of a service, `name`, `protocol` and `port` are required; the
 //! address is the Pod's unless given.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::IpAddr,
+};
 
 use jiff::Timestamp;
 use portolan_model::{Code, Endpoint, Reason};
@@ -149,8 +152,9 @@ impl Service {
         let Registration { group, interface, version, protocol, address, port, .. } = registration;
         let Registration { path, methods, weight, zone, standing, params, .. } = registration;
         let state = match standing {
-            // That it is down is what others find, and that it is switched off what others say.
-            Standing::Up | Standing::Down | Standing::SwitchedOff => None,
+            // That it is switched off is what others say.
+            Standing::Up | Standing::SwitchedOff => None,
+            Standing::Down => Some("down"),
             Standing::Starting => Some("starting"),
             Standing::Draining => Some("draining"),
             Standing::OutOfService => Some("out_of_service"),
@@ -227,18 +231,24 @@ pub(crate) fn read(pod: &PodView<'_>) -> Reading {
 /// lives counts, else the first by name.
 fn one_owner_each(mut found: Vec<(&str, Registration)>, reading: &mut Reading) {
     found.sort_by_key(|(_, registration)| registration.standing == Standing::Down);
-    let mut kept: Vec<(&str, Registration)> = Vec::with_capacity(found.len());
-    for (key, registration) in found {
-        let twin = kept.iter().find(|(other, one)| *other != key && one.replaces(&registration));
-        if let Some((other, _)) = twin {
+    let mut owners = HashMap::new();
+    let twins: Vec<Option<Reason>> = found
+        .iter()
+        .map(|(key, registration)| {
+            let owner = *owners.entry(registration.place()).or_insert(*key);
             let at = registration.socket_address();
-            let detail = format!("{key}: {} at {at} is of {other}.", registration.interface);
-            reading.refuse(Reason::new(Code::DUPLICATE_ADDRESS, detail));
-        } else {
-            kept.push((key, registration));
+            (owner != *key).then(|| {
+                let detail = format!("{key}: {} at {at} is of {owner}.", registration.interface);
+                Reason::new(Code::DUPLICATE_ADDRESS, detail)
+            })
+        })
+        .collect();
+    for (twin, (_, registration)) in twins.into_iter().zip(found) {
+        match twin {
+            Some(reason) => reading.refuse(reason),
+            None => reading.registrations.push(registration),
         }
     }
-    reading.registrations.extend(kept.into_iter().map(|(_, registration)| registration));
 }
 
 /// Why nobody lives any more who wrote a record; `None` if somebody does, or nothing tells.
@@ -272,6 +282,8 @@ fn registration(service: Service, addresses: &[IpAddr]) -> Result<Option<Registr
         Some("starting") => Standing::Starting,
         Some("draining") => Standing::Draining,
         Some("out_of_service") => Standing::OutOfService,
+        // Of whoever checks a process for it: the agent.
+        Some("down") => Standing::Down,
         Some(state) => {
             return Err(invalid(&format!("{}: unknown state {state:?}.", service.name)));
         }
@@ -341,6 +353,22 @@ mod tests {
             r#"{"v":1,"inc":"9f1c","start":"2026-01-01T00:00:00Z","services":[{"name":"reviews","protocol":"http","port":9080,"address":"10.0.0.1"},{"name":"reviews","group":"shop","version":"v1","protocol":"http","port":9080,"address":"10.0.0.1","path":"/api","weight":0,"zone":"a","methods":["list","get"],"metadata":{"k":"\"v\""}}]}"#
         );
         assert_eq!(read_back(&text).registrations, [least, most]);
+    }
+
+    #[test]
+    fn what_a_process_says_of_itself_reads_back() {
+        let fine = Registration::new("a", "http", "10.0.0.1:80".parse().unwrap());
+        for standing in [
+            Standing::Up,
+            Standing::Starting,
+            Standing::Draining,
+            Standing::OutOfService,
+            Standing::Down,
+        ] {
+            let one = Registration { standing, ..fine.clone() };
+            let text = encode(&life(), std::slice::from_ref(&one)).unwrap();
+            assert_eq!(read_back(&text).registrations, [one]);
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! One service of one process, whatever dialect it was written in.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     net::{IpAddr, SocketAddr},
 };
 
@@ -56,7 +56,8 @@ pub enum Standing {
     OutOfService,
     /// An operator has switched it off, whatever it and its Pod say.
     SwitchedOff,
-    /// Its container does not run, or is another than the one that registered.
+    /// Its container does not run, or is another than the one that registered, or its health
+    /// checks fail.
     Down,
 }
 
@@ -121,12 +122,21 @@ impl Registration {
         Some(format!("{}/{}", text(&self.group), text(&self.version)))
     }
 
+    /// Which service it is, and where.
+    pub(crate) fn place(&self) -> Place<'_> {
+        Place {
+            group: self.group.as_deref(),
+            interface: &self.interface,
+            version: self.version.as_deref(),
+            protocol: &self.protocol,
+            address: self.socket_address(),
+        }
+    }
+
     /// Whether both are the same service at the same place: then the later one
     /// replaces the earlier.
     pub fn replaces(&self, other: &Self) -> bool {
-        (&self.group, &self.interface, &self.version, &self.protocol)
-            == (&other.group, &other.interface, &other.version, &other.protocol)
-            && self.socket_address() == other.socket_address()
+        self.place() == other.place()
     }
 
     /// Whether it says all that the other one says, and maybe more.
@@ -249,27 +259,29 @@ pub(crate) fn check_protocol(text: &str) -> Result<(), String> {
     if scheme { Ok(()) } else { Err(format!("{text:?} is no name of a protocol.")) }
 }
 
+/// A service at a place: of two registrations for it one counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Place<'a> {
+    group: Option<&'a str>,
+    interface: &'a str,
+    version: Option<&'a str>,
+    protocol: &'a str,
+    address: SocketAddr,
+}
+
 /// Each service at a place once: the later registration counts, at the place in
 /// the order where the first one stood. Writers that append (a restarted
 /// container in one Pod) leave such duplicates behind.
 pub(crate) fn latest(all: Vec<Registration>) -> Vec<Registration> {
-    let mut kept: Vec<Registration> = Vec::with_capacity(all.len());
-    let mut places = std::collections::HashMap::new();
-    for one in all {
-        let place = (
-            one.group.clone(),
-            one.interface.clone(),
-            one.version.clone(),
-            one.protocol.clone(),
-            one.socket_address(),
-        );
-        match places.entry(place) {
-            std::collections::hash_map::Entry::Occupied(at) => kept[*at.get()] = one,
-            std::collections::hash_map::Entry::Vacant(at) => {
-                at.insert(kept.len());
-                kept.push(one);
-            }
+    let mut newest: Vec<usize> = Vec::with_capacity(all.len());
+    let mut slots = HashMap::new();
+    for (at, one) in all.iter().enumerate() {
+        let slot = *slots.entry(one.place()).or_insert(newest.len());
+        match newest.get_mut(slot) {
+            Some(newest) => *newest = at,
+            None => newest.push(at),
         }
     }
-    kept
+    let mut all: Vec<Option<Registration>> = all.into_iter().map(Some).collect();
+    newest.into_iter().filter_map(|at| all.get_mut(at)?.take()).collect()
 }

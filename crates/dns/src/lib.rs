@@ -24,6 +24,7 @@
 
 mod address_book;
 mod answer;
+mod askers;
 mod bearing;
 mod chain;
 mod compiled;
@@ -38,6 +39,7 @@ mod message;
 mod metrics;
 mod name;
 mod names;
+mod offline;
 #[cfg(test)]
 mod oracle;
 mod place;
@@ -55,15 +57,18 @@ mod wire;
 pub use answer::{Answer, Failure, Refusal, answer};
 pub use bearing::Bearing;
 pub use dot::{Tls, TlsError};
-pub use forward::{Bounds, CacheSettings, Forwarding, Group, Server, TlsServer};
+pub use forward::{Bounds, CacheSettings, Forwarding, Group, Server, StandIn, TlsServer};
 pub use message::{Question, Rejection};
+pub use metrics::Proto;
 pub use name::{DnsName, Rr};
 pub use names::Names;
+pub use offline::{Offline, Reaction};
 pub use place::{Absence, Hit, OutsideHit, Place};
 pub use reload::{ConfigFile, ReadError, follow};
 pub use server::{Config, Running, StartError, start};
 pub use settings::{ExternalSettings, PodNames, Settings, TransferTo, Zone, ZoneKind};
-pub use trace::{Lookup, Step, Trace, trace};
+pub use trace::{Step, trace};
+pub use udp::UDP_THREAD;
 
 /// Types of records and classes, as `domain` names them.
 pub use domain::base::iana::{Class, Rtype};

@@ -13,6 +13,7 @@ use prometheus_client::{
 };
 
 use crate::{
+    askers::Askers,
     compiled::Replied,
     histogram::{Durations, SizeBatch, Sizes},
     name::text,
@@ -103,8 +104,10 @@ pub(crate) const OUTSIDE: &str = ".";
 
 /// Which transport a query came over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Proto {
+pub enum Proto {
+    /// A packet: the client says how long a reply may be.
     Udp,
+    /// A stream, with TLS or without: a reply is as long as it is.
     Tcp,
 }
 
@@ -157,8 +160,10 @@ impl Tally {
 }
 
 /// The counters of the DNS face.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct DnsMetrics {
+    /// By client: for people, as its addresses are too many for labels.
+    pub(crate) askers: Askers,
     requests: Family<OwnAsked, Counter>,
     responses: Family<OwnAnswered, Counter>,
     dropped: Family<Dropped, Counter>,
@@ -175,6 +180,7 @@ impl DnsMetrics {
     /// Registers all of them.
     pub(crate) fn register(metrics: &Metrics) -> Self {
         let own = Self {
+            askers: Askers::default(),
             requests: Family::default(),
             responses: Family::default(),
             dropped: Family::default(),
@@ -243,6 +249,7 @@ impl DnsMetrics {
 
     /// Counts one query with its reply.
     pub(crate) fn seen(&self, seen: &Seen<'_>) {
+        self.askers.note(seen.client, seen.rcode);
         let responses = seen.reply.map(SizeBatch::one).unwrap_or_default();
         self.tally(seen).count(seen.took, 1, &SizeBatch::one(seen.size), &responses);
     }

@@ -2,10 +2,7 @@
 
 use bytes::{Bytes, BytesMut};
 use domain::{
-    base::{
-        Name, NameBuilder, Record, Ttl,
-        iana::{Class, Rtype},
-    },
+    base::{Name, NameBuilder, Record, Ttl, iana::Class},
     rdata::ZoneRecordData,
 };
 
@@ -81,10 +78,12 @@ pub(crate) fn text(name: &DnsName) -> String {
 }
 
 /// A record in one line, in `dig`'s order of fields and with its last dots.
+#[cfg(test)]
 pub(crate) fn line(record: &Rr) -> String {
     let line = record.to_string();
     // `domain` leaves the last dot of an SRV's target out.
-    if record.rtype() == Rtype::SRV && !line.ends_with('.') { line + "." } else { line }
+    let is_srv = record.rtype() == domain::base::Rtype::SRV;
+    if is_srv && !line.ends_with('.') { line + "." } else { line }
 }
 
 #[cfg(test)]

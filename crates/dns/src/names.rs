@@ -141,8 +141,7 @@ impl Names {
             let (name, zone) = (node.name.clone(), node.zone.clone());
             return ClientView { node: Some(name), zone, ..ClientView::default() };
         }
-        let owners = self.addresses.owners(client);
-        let mut own = owners.into_iter().flat_map(|owners| &owners.endpoint_of).filter_map(|key| {
+        let mut own = self.addresses.endpoint_of(client).filter_map(|key| {
             let entry = self.snapshot.service(key)?;
             let mut served = entry.served().map(|placed| &placed.endpoint);
             served.find(|endpoint| endpoint.address == client).cloned()

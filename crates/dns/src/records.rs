@@ -149,7 +149,7 @@ pub(crate) fn pointers(names: &Names, owner: &DnsName, address: IpAddr) -> Vec<R
     let exposed = |key: &&ServiceKey| names.shows_key(key);
     if let Some(zone) = names.settings.external_zone() {
         let naming = Naming { kind: ZoneKind::External, suffix: zone };
-        let keys = names.addresses.outside_of(address).iter().filter(exposed);
+        let keys = names.addresses.outside_of(address).filter(exposed);
         let targets: Vec<DnsName> = keys.filter_map(|key| naming.service(key, None)).collect();
         if !targets.is_empty() {
             let ttl = names.settings.external.ttl_seconds;
@@ -158,17 +158,16 @@ pub(crate) fn pointers(names: &Names, owner: &DnsName, address: IpAddr) -> Vec<R
     }
     let Some(zone) = names.settings.primary() else { return Vec::new() };
     let naming = Naming { kind: ZoneKind::Cluster, suffix: zone };
-    let Some(owners) = names.addresses.owners(address) else { return Vec::new() };
-    if let Some(key) = owners.virtual_of.iter().find(exposed) {
+    if let Some(key) = names.addresses.virtual_of(address).find(exposed) {
         return naming
             .service(key, None)
             .map(|target| pointer(names, owner, target))
             .into_iter()
             .collect();
     }
-    let (kubernetes, others): (Vec<_>, Vec<_>) = owners
-        .endpoint_of
-        .iter()
+    let (kubernetes, others): (Vec<_>, Vec<_>) = names
+        .addresses
+        .endpoint_of(address)
         .filter(|key| names.settings.endpoints && exposed(key))
         .partition(|key| key.origin.as_str() == Origin::KUBERNETES);
     let keys = if kubernetes.is_empty() { others } else { kubernetes };
@@ -210,8 +209,7 @@ pub(crate) fn name_servers(names: &Names, naming: Naming<'_>) -> Vec<(DnsName, V
     let mut found: Vec<(DnsName, Vec<IpAddr>)> = Vec::new();
     let own = &names.settings.own_addresses;
     for socket in own {
-        let Some(owners) = names.addresses.owners(socket.ip()) else { continue };
-        for key in &owners.endpoint_of {
+        for key in names.addresses.endpoint_of(socket.ip()) {
             let Some(entry) = names.snapshot.service(key) else { continue };
             if key.origin.as_str() != Origin::KUBERNETES || !leads_to(entry, *socket) {
                 continue;
@@ -325,8 +323,7 @@ fn outside_addresses(names: &Names) -> Vec<IpAddr> {
     let own = &names.settings.own_addresses;
     let (mut found, mut stands_before) = (Vec::new(), false);
     for socket in own {
-        let owners = names.addresses.owners(socket.ip());
-        for key in owners.into_iter().flat_map(|owners| &owners.endpoint_of) {
+        for key in names.addresses.endpoint_of(socket.ip()) {
             let Some(entry) = names.snapshot.service(key) else { continue };
             if key.origin.as_str() != Origin::KUBERNETES || !leads_to(entry, *socket) {
                 continue;
@@ -355,7 +352,7 @@ fn outside_addresses(names: &Names) -> Vec<IpAddr> {
 /// endpoints, its Pod; else its address with dashes. A label must not end in a
 /// dash, so `2001::` becomes `2001--0`.
 pub(crate) fn endpoint_label(endpoint: &Endpoint, pod_names: bool) -> String {
-    if let Some(hostname) = &endpoint.hostname {
+    if let Some(hostname) = &endpoint.particulars.hostname {
         return hostname.to_string();
     }
     if pod_names
@@ -386,7 +383,7 @@ mod tests {
             ("2001:db8::", None, "2001-db8--0"),
         ] {
             let mut endpoint = endpoint(address.parse().unwrap(), &[]);
-            endpoint.hostname = hostname.map(Into::into);
+            endpoint.particulars.hostname = hostname.map(Into::into);
             assert_eq!(endpoint_label(&endpoint, false), expected);
         }
     }

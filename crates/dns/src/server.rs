@@ -20,7 +20,7 @@ use std::{
 use arc_swap::ArcSwap;
 use domain::base::iana::{Class, Rtype};
 use portolan_catalog::{Ack, Hub, Subscriber};
-use portolan_model::{Face, FaceId, name};
+use portolan_model::{Asker, Face, FaceId, name};
 use portolan_runtime::{BlockReady, Clock, Metrics, Readiness, Shutdown, Tasks};
 use thiserror::Error;
 use tokio::sync::watch;
@@ -31,7 +31,7 @@ use crate::{
     config::FaceConfig,
     dot::{Tls, TlsError},
     enabled,
-    forward::{ForwardMetrics, Forwarder},
+    forward::ForwardMetrics,
     message::Question,
     metrics::DnsMetrics,
     names::Names,
@@ -109,6 +109,7 @@ pub struct Running {
     names: Arc<ArcSwap<Names>>,
     base: Arc<Settings>,
     chain: Arc<ArcSwap<Chain>>,
+    metrics: Arc<DnsMetrics>,
     forward_metrics: ForwardMetrics,
     tasks: Tasks,
     settings: watch::Sender<Arc<Settings>>,
@@ -132,28 +133,35 @@ impl Running {
         self.names.load_full()
     }
 
-    /// What becomes of a question, step by step, without asking anybody. Blocks that are
-    /// direct have no stages to tell of; [`crate::trace`] tells of those.
-    pub fn explain(&self, name: &str, kind: Rtype, client: IpAddr) -> Vec<Step> {
-        let mut steps = Vec::new();
-        if let Some(name) = crate::name::parse(name) {
-            let walk = chain::Walk {
-                chain: self.chain.load_full(),
-                names: self.names.load_full(),
-                dry: true,
-            };
-            walk.explain(Question { name, kind, class: Class::IN }, client, &mut steps);
+    /// What becomes of a question of a client, step by step, without asking anybody.
+    /// `None`: the text is no domain name.
+    pub fn explain(&self, name: &str, kind: Rtype, client: IpAddr) -> Option<Vec<Step>> {
+        let question = Question { name: crate::name::parse(name)?, kind, class: Class::IN };
+        let (chain, names) = (self.chain.load_full(), self.names.load_full());
+        if chain.block_of(&question).is_some_and(chain::Block::is_direct) {
+            return Some(crate::trace::trace(&names, &question, &names.view_of(client)));
         }
-        steps
+        let mut steps = Vec::new();
+        chain::Walk { chain, names, dry: true }.explain(question, client, &mut steps);
+        Some(steps)
+    }
+
+    /// The clients that ask most, the loudest first: over the last minute or two.
+    pub fn loudest(&self, count: usize) -> Vec<Asker> {
+        self.metrics.askers.loudest(std::time::Instant::now(), count)
     }
 
     /// Takes other server blocks into use, between two queries. No socket and no
     /// readiness is touched, and what cannot be used changes nothing.
     pub fn reconfigure(&self, face: &FaceConfig) -> Result<(), String> {
         let earlier = self.chain.load();
-        let parts =
-            chain::Parts { metrics: &self.forward_metrics, tasks: &self.tasks, earlier: &earlier };
-        let Built { chain, settings, hosts } = chain::build(face, &self.base, &parts)?;
+        let parts = chain::Parts {
+            metrics: &self.forward_metrics,
+            tasks: &self.tasks,
+            earlier: &earlier,
+            stand_in: None,
+        };
+        let Built { chain, settings, hosts } = chain::build(Some(face), &self.base, &parts)?;
         let mut generation = self.generation.lock().unwrap_or_else(PoisonError::into_inner);
         generation.cancel();
         *generation = self.tasks.shutdown().child_token();
@@ -231,18 +239,10 @@ pub async fn start(
 
     let base = Arc::new(settings);
     let forward_metrics = ForwardMetrics::register(metrics);
-    let built = match &face {
-        None => {
-            let forwarder = Forwarder::start(&base.forwarding, &forward_metrics, tasks, true);
-            let settings = (*base).clone();
-            Built { chain: Chain::direct(forwarder), settings, hosts: Vec::new() }
-        }
-        Some(face) => {
-            let earlier = Chain::default();
-            let parts = chain::Parts { metrics: &forward_metrics, tasks, earlier: &earlier };
-            chain::build(face, &base, &parts).map_err(StartError::Config)?
-        }
-    };
+    let earlier = Chain::default();
+    let parts =
+        chain::Parts { metrics: &forward_metrics, tasks, earlier: &earlier, stand_in: None };
+    let built = chain::build(face.as_ref(), &base, &parts).map_err(StartError::Config)?;
     let generation = tasks.shutdown().child_token();
     let settings = Arc::new(built.settings);
     let (reconfigured, settings_now) = watch::channel(settings.clone());
@@ -254,8 +254,8 @@ pub async fn start(
     let snapshot =
         subscriber.poll().map_or_else(|| hub.snapshot(), |update| update.snapshot().clone());
     let names = Arc::new(ArcSwap::from_pointee(Names::new(settings, snapshot)));
-    let responder =
-        Responder::new(names.clone(), Arc::new(DnsMetrics::register(metrics)), chain.clone());
+    let metrics = Arc::new(DnsMetrics::register(metrics));
+    let responder = Responder::new(names.clone(), metrics.clone(), chain.clone());
 
     let mut members = Vec::new();
     for sockets in bound {
@@ -313,6 +313,7 @@ pub async fn start(
         names,
         base,
         chain,
+        metrics,
         forward_metrics,
         tasks: tasks.clone(),
         settings: reconfigured,
@@ -406,7 +407,7 @@ impl Follower {
 
     fn taken_into_use(&mut self) {
         let names = self.names.load();
-        let (at_ms, ttl) = (self.clock.unix_ms(), names.settings().ttl_seconds);
+        let (at_ms, ttl) = (self.clock.unix_ms(), names.settings().ttl_seconds_max());
         let residue_ms = self.residue.at(u64::from(ttl) * 1000, at_ms);
         let ack = Ack { version: names.snapshot().version(), at_ms, residue_ms };
         for member in &self.members {

@@ -103,6 +103,8 @@ impl Zone {
         };
         let bits_max = if address.is_ipv4() { 32 } else { 128 };
         let length = prefix_length.min(bits_max);
+        // What is behind the prefix says nothing.
+        let bits = bits & u128::MAX.checked_shl(128 - u32::from(length)).unwrap_or(0);
         let labels = length.div_ceil(label_bits);
         let spare = labels * label_bits - length;
         (0..1_u128 << spare)
@@ -175,6 +177,8 @@ pub struct Settings {
     pub ttl_seconds: u32,
     /// TTL of denials, in seconds.
     pub negative_ttl_seconds: u32,
+    /// To how many seconds a stage may raise the TTL of an answer; 0: none does.
+    pub raised_ttl_seconds: u32,
     /// Names of Pods.
     pub pods: PodNames,
     /// Namespaces that have names; `None`: all.
@@ -218,6 +222,7 @@ impl Default for Settings {
                 .collect(),
             ttl_seconds: TTL_SECONDS,
             negative_ttl_seconds: NEGATIVE_TTL_SECONDS,
+            raised_ttl_seconds: 0,
             pods: PodNames::default(),
             namespaces: None,
             namespace_labels: None,
@@ -262,6 +267,12 @@ impl Settings {
         }
     }
 
+    /// The longest that a client may keep an answer about a service, in seconds.
+    pub(crate) fn ttl_seconds_max(&self) -> u32 {
+        let kinds = self.zones.iter().map(|zone| self.ttl_in(zone.kind));
+        kinds.fold(self.raised_ttl_seconds, u32::max)
+    }
+
     /// Adds the reverse zones of a range that is ours alone, as Pod and Service
     /// ranges are: an unknown address in it does not exist.
     #[must_use]
@@ -286,6 +297,7 @@ mod tests {
             ("127.96.0.0", 16, &["96.127.in-addr.arpa."][..]),
             ("10.0.0.0", 8, &["10.in-addr.arpa."]),
             ("10.96.0.0", 12, &["96.10.in-addr.arpa.", "111.10.in-addr.arpa."]),
+            ("10.97.2.3", 12, &["96.10.in-addr.arpa.", "111.10.in-addr.arpa."]),
             ("10.1.2.3", 32, &["3.2.1.10.in-addr.arpa."]),
             ("0.0.0.0", 0, &["in-addr.arpa."]),
             ("fd00:96::", 32, &["6.9.0.0.0.0.d.f.ip6.arpa."]),

@@ -29,6 +29,7 @@ use tokio_rustls::TlsAcceptor;
 use tracing::debug;
 
 use crate::{
+    askers::Sample,
     metrics::{Proto, Tallies},
     responder::{Met, Responder},
 };
@@ -176,7 +177,7 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, admitted: &Admi
     let mut reply = Vec::new();
     let mut output = Vec::new();
     let mut waiting = FuturesUnordered::new();
-    let mut tallies = Tallies::default();
+    let (mut tallies, mut sample) = (Tallies::default(), Sample::default());
     loop {
         let started = Instant::now();
         while let Some(length) = whole_message(&input) {
@@ -185,6 +186,7 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, admitted: &Admi
             let turn = random.random_range(0..1 << 16);
             let names = responder.names();
             if let Some(replied) = names.compiled.reply(&query, false, turn, &mut reply) {
+                sample.note(turn, || admitted.client, replied.rcode);
                 tallies.note(replied, query.len(), reply.len());
                 frame(&reply, &mut output);
             } else {
@@ -213,6 +215,7 @@ async fn serve<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, admitted: &Admi
         }
         let over = (Proto::Tcp, admitted.client);
         tallies.flush(&responder.metrics, &responder.names(), over, started.elapsed());
+        sample.hand_over(&responder.metrics.askers, started);
         if !write(&mut stream, &mut output).await {
             return;
         }

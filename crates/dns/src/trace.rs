@@ -1,162 +1,56 @@
 //! How an answer comes about, step by step, for people.
 //!
-//! [`trace`] walks the search path as a Pod's resolver would and tells at each
-//! name what was found there and why the answer is what it is. It asks the same
-//! pure functions as the servers do, so it cannot disagree with them.
+//! It asks the same pure functions as the servers do, so it cannot disagree with them.
+//! Which names a resolver tries is the asker's business (`portolan dig --from`).
 
-use domain::base::iana::{Class, Rtype};
-use portolan_model::{ClientView, Version};
+use domain::base::iana::Rtype;
+use portolan_model::ClientView;
 
 use crate::{
     answer::{Answer, Refusal, answer},
     message::Question,
-    name::{DnsName, line, parse, text},
+    name::{DnsName, text},
     names::Names,
     place::{Absence, Place, locate},
     settings::ZoneKind,
-    wire::Rcode,
 };
 
-/// Dots from which a name is tried as it is before the search path: what the
-/// kubelet writes into a Pod's resolv.conf.
-const NDOTS: usize = 5;
-
-/// How a name is resolved.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Trace {
-    /// The catalog that was asked.
-    pub version: Version,
-    /// The names that a resolver asks for, in order, up to the one that answers.
-    pub lookups: Vec<Lookup>,
-    /// The text is no domain name; then there are no lookups.
-    pub error: Option<String>,
-}
-
-impl Trace {
-    /// The lookup that a program gets its answer from: the one with records, or
-    /// else the last.
-    pub fn outcome(&self) -> Option<&Lookup> {
-        self.lookups.last()
-    }
-}
-
-/// One name that is asked for.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Lookup {
-    /// The full name.
-    pub name: String,
-    /// The type.
-    pub kind: Rtype,
-    /// How the answer came about.
-    pub steps: Vec<Step>,
-    /// `NOERROR`, `NXDOMAIN`, ...
-    pub rcode: &'static str,
-    /// The answer itself.
-    pub answer: Answer,
-}
-
-impl Lookup {
-    /// The records of the answer as text, in `dig`'s order of fields.
-    pub fn records(&self) -> Vec<String> {
-        match &self.answer {
-            Answer::Records { answer, .. } => answer.iter().map(line).collect(),
-            Answer::NoData { aliases, .. } | Answer::NxDomain { aliases, .. } => {
-                aliases.iter().map(line).collect()
-            }
-            Answer::ServFail { .. } | Answer::Refused(_) => Vec::new(),
-        }
-    }
-
-    /// The further records of the answer as text: authority and additional.
-    pub fn extras(&self) -> Vec<String> {
-        match &self.answer {
-            Answer::Records { additional, .. } => additional.iter().map(line).collect(),
-            Answer::NoData { authority, .. }
-            | Answer::NxDomain { authority, .. }
-            | Answer::ServFail { authority, .. } => authority.iter().map(line).collect(),
-            Answer::Refused(_) => Vec::new(),
-        }
-    }
-
-    fn has_records(&self) -> bool {
-        matches!(self.answer, Answer::Records { .. })
-    }
-}
+/// Aliases that are told of: as many as are followed.
+const ALIASES_TOLD_MAX: usize = 12;
 
 /// One step of a lookup.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Step {
-    /// `search`, `zone`, `name`, `alias` or `answer`.
+    /// `zone`, `name`, `alias`, `answer`, or the name of a stage of a server block.
     pub stage: &'static str,
     /// What happened there.
     pub text: String,
 }
 
-/// Resolves a name as a Pod would see it. A name that ends in a dot, or a view
-/// without a namespace, is asked for as it is.
-pub fn trace(names: &Names, name: &str, kind: Rtype, view: &ClientView) -> Trace {
-    let mut trace = Trace { version: names.snapshot().version(), lookups: Vec::new(), error: None };
-    for (candidate, how) in candidates(names, name, view) {
-        let Some(full) = parse(&candidate) else {
-            trace.error = Some(format!("{candidate:?} is no domain name"));
-            continue;
-        };
-        let lookup = lookup(names, &full, kind, view, how);
-        let found = lookup.has_records();
-        trace.lookups.push(lookup);
-        if found {
-            break;
-        }
-    }
-    if !trace.lookups.is_empty() {
-        trace.error = None;
-    }
-    trace
-}
-
-/// The names that a resolver tries, in order, each with the reason.
-fn candidates(names: &Names, name: &str, view: &ClientView) -> Vec<(String, String)> {
-    let as_is = |how: &str| (name.to_owned(), how.to_owned());
-    let zone = names.settings().primary().map(text);
-    let (Some(namespace), Some(zone), false) = (&view.namespace, zone, name.ends_with('.')) else {
-        return vec![as_is("asked as it is")];
-    };
-    let suffixes = [format!("{namespace}.svc.{zone}"), format!("svc.{zone}"), zone];
-    let mut list: Vec<(String, String)> = suffixes
-        .into_iter()
-        .map(|suffix| (format!("{name}.{suffix}"), format!("search path: {suffix}")))
-        .collect();
-    let dots = name.matches('.').count();
-    if dots >= NDOTS {
-        list.insert(0, as_is(&format!("{dots} dots, so asked as it is first")));
-    } else {
-        list.push(as_is("as it is, after the search path"));
-    }
-    list
-}
-
-fn lookup(names: &Names, name: &DnsName, kind: Rtype, view: &ClientView, how: String) -> Lookup {
-    let question = Question { name: name.clone(), kind, class: Class::IN };
-    let answer = answer(names, view, &question);
-    let mut steps = vec![Step { stage: "search", text: how }];
-    steps.push(zone_step(names, name));
+/// Tells how a question comes to its answer, for a client with this view.
+pub fn trace(names: &Names, question: &Question, view: &ClientView) -> Vec<Step> {
+    let Question { name, kind, .. } = question;
+    let mut steps = vec![zone_step(names, name)];
     let mut at = name.clone();
-    // The answer above has ended, so the chain is at most as long as its own limit.
-    while let Some(located) = locate(names, view, &at).filter(|_| names.snapshot().is_synced()) {
+    for _ in 0..ALIASES_TOLD_MAX {
+        // Before everything is known no name means anything.
+        let Some(located) = locate(names, view, &at).filter(|_| names.snapshot().is_synced())
+        else {
+            break;
+        };
         steps.push(Step {
             stage: "name",
             text: format!("{}: {}", text(&at), meaning(&located.place)),
         });
-        let Some(target) = located.place.alias(kind) else { break };
-        steps.push(Step { stage: "alias", text: format!("go on at {}", text(target)) });
-        if steps.len() > 2 * 12 || kind == Rtype::CNAME {
+        let Some(target) = located.place.alias(*kind).filter(|_| *kind != Rtype::CNAME) else {
             break;
-        }
+        };
+        steps.push(Step { stage: "alias", text: format!("go on at {}", text(target)) });
         at = target.clone();
     }
-    steps.push(Step { stage: "answer", text: outcome(names, name, &answer, kind) });
-    let rcode = Rcode::of(&answer).as_str();
-    Lookup { name: text(name), kind, steps, rcode, answer }
+    let answer = answer(names, view, question);
+    steps.push(Step { stage: "answer", text: outcome(names, name, &answer, *kind) });
+    steps
 }
 
 fn zone_step(names: &Names, name: &DnsName) -> Step {

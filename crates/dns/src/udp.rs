@@ -15,6 +15,7 @@
 //! where the kernel drops the newest, and never the memory of the process.
 
 use std::{
+    ffi::CString,
     io::{self, IoSlice, IoSliceMut},
     net::{SocketAddr, SocketAddrV4, SocketAddrV6, UdpSocket},
     os::fd::AsRawFd,
@@ -22,8 +23,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nix::sys::socket::{
-    MsgFlags, MultiHeaders, SockaddrIn, SockaddrIn6, SockaddrLike, recvmmsg, sendmmsg,
+use nix::sys::{
+    prctl::set_name,
+    socket::{MsgFlags, MultiHeaders, SockaddrIn, SockaddrIn6, SockaddrLike, recvmmsg, sendmmsg},
 };
 use portolan_runtime::Shutdown;
 use rand::{Rng, SeedableRng, rngs::SmallRng};
@@ -32,9 +34,14 @@ use tokio::runtime::Handle;
 use tracing::debug;
 
 use crate::{
+    askers::Sample,
     metrics::{Proto, Tallies},
     responder::{Later, Met, Responder},
 };
+
+/// What threads are called that answer over UDP (`top -H`): what queries cost, apart from
+/// what it costs to follow changes.
+pub const UDP_THREAD: &str = "dns-udp";
 
 /// What a socket may hold while its worker is busy: about 20,000 queries. The
 /// kernel gives less where `net.core.rmem_max` says so.
@@ -84,11 +91,14 @@ fn socket(address: SocketAddr, shared: bool) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// Answers what comes in until shutdown, on a thread of its own.
+/// Answers what comes in until shutdown, on a thread of its own. The thread ends also
+/// when nobody waits for this any more, as when its runtime ends with a panic: a runtime
+/// waits for its threads, and would for ever.
 pub(crate) async fn work(socket: UdpSocket, responder: Responder, shutdown: Shutdown) {
     let socket = Arc::new(socket);
+    let end = EndOfWorker { socket: socket.clone(), shutdown: shutdown.child_token() };
     let worker = {
-        let (socket, shutdown, handle) = (socket.clone(), shutdown.clone(), Handle::current());
+        let (shutdown, handle) = (end.shutdown.clone(), Handle::current());
         tokio::task::spawn_blocking(move || {
             let common = Common { socket, responder, shutdown, handle };
             match common.socket.local_addr() {
@@ -98,14 +108,27 @@ pub(crate) async fn work(socket: UdpSocket, responder: Responder, shutdown: Shut
         })
     };
     shutdown.cancelled().await;
-    // Wakes the thread; a socket that is not connected says so, and wakes it still.
-    if let Err(error) = SockRef::from(&*socket).shutdown(std::net::Shutdown::Read) {
-        debug!(%error, "shutting a UDP socket down");
-    }
+    drop(end);
     if let Err(failure) = worker.await
         && failure.is_panic()
     {
         std::panic::resume_unwind(failure.into_panic());
+    }
+}
+
+/// Asks a worker to end when it is dropped.
+struct EndOfWorker {
+    socket: Arc<UdpSocket>,
+    shutdown: Shutdown,
+}
+
+impl Drop for EndOfWorker {
+    fn drop(&mut self) {
+        self.shutdown.cancel();
+        // Wakes the thread; a socket that is not connected says so, and wakes it still.
+        if let Err(error) = SockRef::from(&*self.socket).shutdown(std::net::Shutdown::Read) {
+            debug!(%error, "shutting a UDP socket down");
+        }
     }
 }
 
@@ -139,6 +162,7 @@ struct Worker<P: Peer> {
     own: Option<SocketAddr>,
     random: SmallRng,
     tallies: Tallies,
+    sample: Sample,
     receive: MultiHeaders<P>,
     send: MultiHeaders<P>,
     packets: Box<[[u8; QUERY_MAX]; BATCH]>,
@@ -155,6 +179,7 @@ impl<P: Peer> Worker<P> {
             own: common.socket.local_addr().ok(),
             random: SmallRng::from_os_rng(),
             tallies: Tallies::default(),
+            sample: Sample::default(),
             receive: MultiHeaders::preallocate(BATCH, None),
             send: MultiHeaders::preallocate(BATCH, None),
             packets: Box::new([[0; QUERY_MAX]; BATCH]),
@@ -167,6 +192,10 @@ impl<P: Peer> Worker<P> {
     }
 
     fn run(mut self) {
+        // Beside its name nothing depends on it.
+        if let Err(error) = set_name(&CString::new(UDP_THREAD).unwrap_or_default()) {
+            debug!(%error, "the thread keeps its name");
+        }
         while !self.common.shutdown.is_cancelled() {
             match self.receive() {
                 Ok(count) => self.answer(count),
@@ -219,6 +248,7 @@ impl<P: Peer> Worker<P> {
             let turn = self.random.random_range(0..1 << 16);
             let done = match names.compiled.reply(packet, true, turn, reply) {
                 Some(replied) => {
+                    self.sample.note(turn, || address.ip(), replied.rcode);
                     self.tallies.note(replied, packet.len(), reply.len());
                     true
                 }
@@ -230,6 +260,7 @@ impl<P: Peer> Worker<P> {
             }
         }
         self.send();
+        self.sample.flush(&self.common.responder.metrics.askers, started);
         if let Some(own) = self.own {
             let over = (Proto::Udp, own.ip());
             self.tallies.flush(&self.common.responder.metrics, &names, over, started.elapsed());

@@ -108,6 +108,14 @@ pub(crate) fn rcode_text(code: u16) -> &'static str {
     KNOWN.iter().find(|known| **known as u16 == code).map_or("OTHER", |known| known.as_str())
 }
 
+/// The part of a result code that stands in the header. Who has no EDNS cannot be told a
+/// code beyond four bits (RFC 6891, 6.1.3), and must not take its lower half for the whole:
+/// that of BADVERS is NOERROR.
+pub(crate) fn header_code(rcode: u16, has_edns: bool) -> u8 {
+    let rcode = if rcode > 0xf && !has_edns { Rcode::ServFail as u16 } else { rcode };
+    (rcode & 0xf) as u8
+}
+
 /// An extended error: its number and what it adds (RFC 8914).
 pub(crate) type ExtendedError = (u16, String);
 
@@ -352,7 +360,7 @@ impl<'o> Writer<'o> {
         // RA stays clear where we answer ourselves, as CoreDNS has it.
         let second = flag(parts.recursion_available, 0x80)
             | flag(head.checking_disabled, 0x10)
-            | (parts.rcode & 0xf) as u8;
+            | header_code(parts.rcode, self.opt.is_some());
         let mut header = [0; HEADER];
         header[..4].copy_from_slice(&[high, low, first, second]);
         for (place, count) in header[4..].chunks_exact_mut(2).zip(self.counts) {

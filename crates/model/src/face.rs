@@ -1,8 +1,8 @@
 //! Faces and their clients: who shows the catalog, and to whom.
 
-use std::fmt;
+use std::{fmt, net::IpAddr};
 
-use crate::{Name, Reason, ServiceKey};
+use crate::{Name, ObjectName, Reason, ServiceKey};
 
 /// The kinds of face.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -87,6 +87,57 @@ pub struct ClientView {
     pub node: Option<Name>,
     /// The client's dialect.
     pub flavour: Flavour,
+}
+
+/// A client of a DNS server, by how much it asks.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Asker {
+    /// Its address. `None`: all those that were too many to be told apart.
+    pub client: Option<IpAddr>,
+    /// Queries a second, over the last minute or two.
+    pub queries_per_second: f64,
+    /// The part of them that was answered NXDOMAIN, 0 to 1.
+    pub denied: f64,
+    /// The part of them that was answered SERVFAIL or REFUSED, 0 to 1.
+    pub failed: f64,
+}
+
+/// How far a client is with what it asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientStatus {
+    /// Which client of which face.
+    pub id: FaceId,
+    /// The name that it gives itself; several may give the same.
+    pub node: Name,
+    /// What program it is, in its own words.
+    pub agent: Name,
+    /// The Pod that it runs in, as far as that is known.
+    pub pod: Option<ObjectName>,
+    /// Where it connects from.
+    pub peer: Name,
+    /// When it came, in milliseconds of Unix time.
+    pub since_ms: u64,
+    /// What it asked for, by type.
+    pub types: Vec<(Name, ClientProgress)>,
+}
+
+/// How far a client is with one type of resource.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ClientProgress {
+    /// It has accepted all that there is.
+    Synced,
+    /// It has not answered yet to what it was told then, in milliseconds of Unix time.
+    Stale {
+        /// Since when.
+        since_ms: u64,
+    },
+    /// It refused what it was told last.
+    Error {
+        /// In its own words.
+        text: Name,
+    },
+    /// It is owed an answer that was not sent yet.
+    NotSent,
 }
 
 /// Something that a face cannot show, though the catalog hands it out.

@@ -27,9 +27,10 @@ mod version;
 mod world;
 
 pub use endpoint::{
-    Conditions, Endpoint, EndpointPort, EndpointSlice, Hints, Placed, State, Verdict,
+    Conditions, Endpoint, EndpointPort, EndpointSlice, Hints, Particular, Particulars, Placed,
+    State, Verdict,
 };
-pub use face::{ClientView, Face, FaceId, Flavour, Problem};
+pub use face::{Asker, ClientProgress, ClientStatus, ClientView, Face, FaceId, Flavour, Problem};
 pub use key::{Name, ObjectName, Origin, ServiceKey, name};
 pub use reason::{CODES, Code, CodeInfo, Reason, Stage};
 pub use selector::Selector;

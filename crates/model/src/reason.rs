@@ -192,6 +192,9 @@ codes! {
     FACE_ABSENT = 306, "FaceAbsent", Acknowledged,
         "No member of this face is at work.",
         "Start the face, or ask without it: leave it out of --on.";
+    LISTENER_CONFLICT = 307, "ListenerConflict", Acknowledged,
+        "Proxies that bind ports on their own address have one listener for the number, and another service has it.",
+        "Name the protocol of both ports (HTTP services share a port, TLS services too), give one another number, or let proxies intercept.";
 }
 
 impl Code {

@@ -5,6 +5,8 @@
 //! catalog only by `Gone`, or by being absent from a listing that completed:
 //! a listing that breaks off takes nothing away.
 
+use std::sync::Arc;
+
 use crate::{
     EndpointSlice, Name, Namespace, Node, ObjectName, Origin, Rejection, Service, ServiceKey,
     Workload,
@@ -60,7 +62,7 @@ impl std::fmt::Display for FactKey {
     }
 }
 
-/// What is known under a key.
+/// What is known under a key. What snapshots show as it is, they share with the fact.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fact {
     /// A namespace exists.
@@ -68,9 +70,9 @@ pub enum Fact {
     /// A node exists.
     Node(Node),
     /// A Pod exists.
-    Workload(Workload),
+    Workload(Arc<Workload>),
     /// A service is declared.
-    Service(Service),
+    Service(Arc<Service>),
     /// Endpoints of a service.
     EndpointSlice(EndpointSlice),
     /// An object could not be used.

@@ -4,19 +4,27 @@
 //!   sources --reports--> write (the catalog's one owner) --> hub --> faces
 //! ```
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    str::FromStr,
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::{Context, Result};
-use portolan_api::plain::{self, Page};
+use portolan_api::{
+    DnsServer,
+    plain::{self, Page},
+};
 use portolan_apiserver::registry::Cidr;
 use portolan_catalog::{Catalog, Hub, Repair, Snapshot};
 use portolan_cli::args::FaceFlags;
 use portolan_cluster::kubelet;
 use portolan_dns::config::{FaceConfig, ServerTls, Transport};
-use portolan_model::{SourceReport, Version};
+use portolan_model::{Asker, SourceReport, Version};
 use portolan_runtime::{Clock, Metrics, Problems, Readiness, Shutdown, SystemClock, Tasks};
 use portolan_sources::{file, kubernetes};
-use portolan_wire::Addresses;
+use portolan_wire::{Addresses, ResolutionStep};
 use tokio::sync::mpsc;
 use tracing::warn;
 
@@ -58,6 +66,7 @@ impl Shared {
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Chosen {
     pub(crate) dns: bool,
+    pub(crate) xds: bool,
     pub(crate) proxy: bool,
     pub(crate) api: bool,
 }
@@ -74,6 +83,7 @@ impl Files {
     pub(crate) async fn read(flags: &FaceFlags) -> Result<Self> {
         let dns = config::dns(flags)?;
         config::loopback("--http-listen", flags.http_listen)?;
+        config::loopback("--xds-listen", flags.xds_listen)?;
         let statics = flags.source_file.iter().map(|text| config::static_source(text));
         let statics = statics.collect::<Result<Vec<_>>>()?;
         // A list that cannot be read is told now; one that breaks later keeps its
@@ -102,8 +112,29 @@ pub(crate) async fn start(
     addresses: &mut Addresses,
 ) -> Result<()> {
     let Shared { hub, clock, metrics, readiness, problems, tasks } = shared.clone();
+    let mut server: Option<Arc<dyn DnsServer>> = None;
     if chosen.dns {
-        addresses.dns = Some(start_dns(flags, shared, ranges, dns).await?.to_string());
+        let running = start_dns(flags, shared, ranges, dns).await?;
+        let address = running.addresses().first().context("the DNS face has no address")?;
+        addresses.dns = Some(address.to_string());
+        server = Some(Arc::new(Server(running)));
+    }
+    let mut xds = None;
+    if chosen.xds {
+        let config = portolan_xds::Config {
+            listen: flags.xds_listen,
+            cluster_domain: flags.cluster_domain.clone(),
+        };
+        let surroundings = portolan_xds::Surroundings {
+            hub: hub.clone(),
+            clock: clock.clone(),
+            metrics: metrics.clone(),
+            readiness: readiness.clone(),
+            problems: problems.clone(),
+        };
+        let running = portolan_xds::start(config, surroundings, &tasks).await?;
+        xds = Some(running.address);
+        addresses.xds = xds.map(|address| address.to_string());
     }
     if chosen.proxy {
         let config = portolan_proxy::Config {
@@ -121,8 +152,9 @@ pub(crate) async fn start(
             cluster_domain: flags.cluster_domain.clone(),
             program_version: portolan_cli::VERSION.to_owned(),
             watches_max: portolan_api::WATCHES_MAX,
+            xds,
         };
-        let parts = portolan_api::Parts { hub, clock, metrics, readiness, problems };
+        let parts = portolan_api::Parts { hub, clock, metrics, readiness, problems, dns: server };
         let api = portolan_api::start(config, parts, &tasks).await?;
         addresses.http = Some(format!("http://{}", api.address));
     }
@@ -130,13 +162,13 @@ pub(crate) async fn start(
 }
 
 /// The DNS face, by its flags or by the file that one of them names; with the pages
-/// for probes that the file asks for. Returns where names are asked for.
+/// for probes that the file asks for.
 async fn start_dns(
     flags: &FaceFlags,
     shared: &Shared,
     ranges: &[Cidr],
     dns: Option<DnsConfig>,
-) -> Result<SocketAddr> {
+) -> Result<portolan_dns::Running> {
     let Shared { hub, clock, metrics, readiness, tasks, .. } = shared.clone();
     let zone = portolan_dns::Zone::new(&flags.cluster_domain)
         .with_context(|| format!("--cluster-domain {:?} is no name", flags.cluster_domain))?;
@@ -156,7 +188,6 @@ async fn start_dns(
         ..portolan_dns::Config::default()
     };
     let running = portolan_dns::start(config, hub, clock, &metrics, &readiness, &tasks).await?;
-    let address = running.addresses().first().copied().context("the DNS face has no address")?;
     if let Some(DnsConfig { file, face }) = dns {
         let pages = [
             (Page::Health, face.health.map(|health| health.listen)),
@@ -169,10 +200,36 @@ async fn start_dns(
             }
         }
         let shutdown = tasks.shutdown().clone();
-        let following = portolan_dns::follow(file, face, running, metrics, shutdown);
+        let following = portolan_dns::follow(file, face, running.clone(), metrics, shutdown);
         tasks.spawn("dns configuration", following);
     }
-    Ok(address)
+    Ok(running)
+}
+
+/// The DNS face, for those who ask the HTTP API about it.
+struct Server(portolan_dns::Running);
+
+impl DnsServer for Server {
+    fn explain(
+        &self,
+        name: &str,
+        record_type: &str,
+        client: IpAddr,
+    ) -> Result<Vec<ResolutionStep>, String> {
+        let kind = portolan_dns::Rtype::from_str(&record_type.to_uppercase())
+            .map_err(|_| format!("{record_type:?} is no record type"))?;
+        let steps = self.0.explain(name, kind, client);
+        let steps = steps.ok_or_else(|| format!("{name:?} is no domain name"))?;
+        let step = |step: portolan_dns::Step| ResolutionStep {
+            stage: step.stage.to_owned(),
+            text: step.text,
+        };
+        Ok(steps.into_iter().map(step).collect())
+    }
+
+    fn loudest(&self, count: usize) -> Vec<Asker> {
+        self.0.loudest(count)
+    }
 }
 
 /// DNS over TLS: where the flags say (clap sees to it that none or all are given), and where

@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+mod agent;
 mod apply;
 mod config;
 mod data_dir;
@@ -98,6 +99,7 @@ async fn run(cli: Cli, outside: Option<outside::Outside>) -> Exit {
         }
         Command::Serve(args) => serve::run(*args, &mut output).await,
         Command::Register(args) => register::run(args, &mut output).await,
+        Command::Agent(args) => agent::run(args, cli.connection.server, &mut output).await,
         Command::Demo(args) => demo(args).await,
         // The reading verbs were run above.
         _ => Ok(Exit::Fine),

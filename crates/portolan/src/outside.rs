@@ -2,7 +2,7 @@
 //! is on a network of its own.
 //!
 //! ```text
-//!  before the runtime:   bind API, DNS, HTTP on the machine ─▶ enter the node's network
+//!  before the runtime:   bind API, DNS, xDS, HTTP ─▶ enter the node's network
 //!  while it runs:        machine 127.0.0.1:7443 ─▶ node 127.0.0.1:7443   (same port inside)
 //! ```
 //!
@@ -56,8 +56,9 @@ pub(crate) fn enter(command: &mut Command) -> Result<Option<Outside>> {
         Command::Up(up) => {
             let dns = (!up.without.contains(&Part::Dns)).then_some(&mut up.faces.dns_listen);
             let http = (!up.without.contains(&Part::Api)).then_some(&mut up.faces.http_listen);
+            let xds = (!up.without.contains(&Part::Xds)).then_some(&mut up.faces.xds_listen);
             let domain = up.faces.cluster_domain.clone();
-            (&mut up.cluster, Some((dns, http, domain)))
+            (&mut up.cluster, Some((dns, http, xds, domain)))
         }
         Command::Cluster(cluster) => (&mut cluster.cluster, None),
         _ => return Ok(None),
@@ -67,10 +68,13 @@ pub(crate) fn enter(command: &mut Command) -> Result<Option<Outside>> {
     }
     let (pods, services) = config::ranges(flags)?;
     let (mut tcp, mut udp) = (Vec::new(), Vec::new());
-    let (dns, http, domain) = faces.unwrap_or((None, None, CLUSTER_DOMAIN.to_owned()));
+    let (dns, http, xds, domain) = faces.unwrap_or((None, None, None, CLUSTER_DOMAIN.to_owned()));
     bind("--api-listen", &mut flags.api_listen, &mut tcp, None)?;
     if let Some(http) = http {
         bind("--http-listen", http, &mut tcp, None)?;
+    }
+    if let Some(xds) = xds {
+        bind("--xds-listen", xds, &mut tcp, None)?;
     }
     if let Some(dns) = dns {
         bind("--dns-listen", dns, &mut tcp, Some(&mut udp))?;

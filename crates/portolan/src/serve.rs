@@ -84,6 +84,7 @@ async fn start(
     };
     let chosen = Chosen {
         dns: args.roles.contains(&Role::Dns),
+        xds: args.roles.contains(&Role::Xds),
         api: args.roles.contains(&Role::Api),
         proxy: false,
     };
@@ -111,7 +112,7 @@ fn kinds(chosen: Chosen, face: Option<&FaceConfig>) -> Kinds {
     let verified = kubernetes().any(|config| config.pods == PodMode::Verified);
     let by_pod = verified || servers().any(|server| server.autopath.is_some());
     let service_imports = kubernetes().any(|config| !config.multicluster.is_empty());
-    if chosen.api {
+    if chosen.api || chosen.xds {
         return Kinds { service_imports, ..Kinds::ALL };
     }
     Kinds {

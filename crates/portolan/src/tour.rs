@@ -15,6 +15,7 @@ pub(crate) fn greeting(addresses: &Addresses, temporary: bool) -> String {
     row("kubeconfig", addresses.kubeconfig.as_deref());
     row("kubernetes", addresses.api.as_deref());
     row("dns", addresses.dns.as_deref());
+    row("xds", addresses.xds.as_deref());
     row("http", addresses.http.as_deref());
     row("data", Some(&addresses.data_dir));
     if temporary {

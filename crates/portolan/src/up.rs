@@ -139,6 +139,7 @@ async fn start(
     if let Some(up) = &wanted.faces {
         let chosen = Chosen {
             dns: wanted.has(Part::Dns),
+            xds: wanted.has(Part::Xds),
             proxy: wanted.has(Part::Proxy),
             api: wanted.has(Part::Api),
         };
@@ -207,7 +208,8 @@ fn environment(addresses: &Addresses, outside: Option<&Outside>) -> BTreeMap<Str
     let dns = outside.map(|outside| SocketAddr::new(outside.node.dns(), DNS_PORT).to_string());
     let dns = addresses.dns.clone().map(|own| dns.unwrap_or(own));
     let http = addresses.http.clone().filter(|_| outside.is_none());
-    [("PORTOLAN_DNS", dns), ("PORTOLAN_SERVER", http)]
+    let xds = addresses.xds.clone().filter(|_| outside.is_none());
+    [("PORTOLAN_DNS", dns), ("PORTOLAN_SERVER", http), ("PORTOLAN_XDS", xds)]
         .into_iter()
         .filter_map(|(name, value)| Some((name.to_owned(), value?)))
         .collect()

@@ -11,6 +11,10 @@ pub struct Metrics {
 }
 
 impl Metrics {
+    /// The media type of [`Self::encode`].
+    pub const CONTENT_TYPE: &'static str =
+        "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
     /// An empty registry.
     pub fn new() -> Self {
         Self::default()

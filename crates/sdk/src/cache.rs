@@ -183,6 +183,13 @@ impl Cache {
             .unwrap_or_default()
     }
 
+    /// The interfaces that anybody offers, in order.
+    pub(crate) fn interfaces(&self) -> Vec<String> {
+        let mut names: Vec<String> = self.interfaces.keys().cloned().collect();
+        names.sort_unstable();
+        names
+    }
+
     fn take_out(&mut self, interface: &str, key: &Key) {
         if let Some(all) = self.interfaces.get_mut(interface) {
             all.remove(key);

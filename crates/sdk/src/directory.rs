@@ -123,8 +123,13 @@ impl Directory {
         self.lock().cache.is_preloaded(interface)
     }
 
+    /// A number that differs whenever anything has come.
+    pub(crate) fn version(&self) -> u64 {
+        self.lock().version
+    }
+
     /// What should be kept for another start: what was subscribed to, and what there is from the
-    /// last start as long as nothing newer has come. With a number that differs whenever it does.
+    /// last start as long as nothing newer has come. With [`version`](Self::version).
     pub(crate) fn export(&self) -> (u64, Duration, Lists) {
         let inner = self.lock();
         let names = inner.channels.keys().chain(inner.cache.preloaded());
@@ -150,6 +155,17 @@ impl Directory {
         let receiver = channel.subscribe();
         inner.channels.insert(interface.to_owned(), channel);
         receiver
+    }
+
+    /// Forgets an interface that nobody subscribes to; `false`: somebody does.
+    pub(crate) fn forget(&self, interface: &str) -> bool {
+        let mut inner = self.lock();
+        if inner.channels.get(interface).is_some_and(|channel| channel.receiver_count() > 0) {
+            return false;
+        }
+        inner.channels.remove(interface);
+        inner.cache.set(interface, Vec::new());
+        true
     }
 
     /// How far the first listing is.

@@ -222,9 +222,13 @@ async fn keep(file: KeptFile, directory: Arc<Directory>) {
     loop {
         sleep(SAVE_EVERY).await;
         since += SAVE_EVERY;
+        // The lists are copied only to be written.
+        if saved == Some(directory.version()) && since < CONFIRM_EVERY {
+            continue;
+        }
         let (version, age, lists) = directory.export();
         // Nothing known is nothing to keep.
-        if lists.is_empty() || (saved == Some(version) && since < CONFIRM_EVERY) {
+        if lists.is_empty() {
             continue;
         }
         (saved, since) = (Some(version), Duration::ZERO);

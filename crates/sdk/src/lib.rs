@@ -74,6 +74,7 @@ mod balance;
 mod cache;
 mod directory;
 mod error;
+mod feed;
 mod instance;
 mod integrations;
 mod kept;

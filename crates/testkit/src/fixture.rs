@@ -136,8 +136,8 @@ fn endpoints(slice: &Value) -> Result<Vec<Endpoint>, String> {
                 value["serving"].as_bool(),
                 value["terminating"].as_bool(),
             );
-            endpoint.discriminator = slice["source_cluster"].as_str().map(name);
-            endpoint.hostname = value["hostname"].as_str().map(name);
+            endpoint.particulars.discriminator = slice["source_cluster"].as_str().map(name);
+            endpoint.particulars.hostname = value["hostname"].as_str().map(name);
             endpoint.zone = value["zone"].as_str().map(name);
             endpoint.node = value["nodeName"].as_str().map(name);
             if let Some(target) = value["targetRef"]["name"].as_str() {

@@ -43,7 +43,7 @@ impl World {
     /// Adds or replaces a service.
     #[must_use]
     pub fn service(mut self, service: Service) -> Self {
-        self.facts.insert(FactKey::Service(service.key.clone()), Fact::Service(service));
+        self.facts.insert(FactKey::Service(service.key.clone()), Fact::Service(service.into()));
         self
     }
 
@@ -76,13 +76,29 @@ impl World {
 
     /// Adds or replaces a Pod.
     #[must_use]
-    pub fn pod(mut self, namespace: &str, pod: &str, address: IpAddr) -> Self {
+    pub fn pod(self, namespace: &str, pod: &str, address: IpAddr) -> Self {
+        self.pod_somewhere(namespace, pod, address, None)
+    }
+
+    /// Adds or replaces a Pod that is bound to a Node.
+    #[must_use]
+    pub fn pod_on(self, namespace: &str, pod: &str, address: IpAddr, node: &str) -> Self {
+        self.pod_somewhere(namespace, pod, address, Some(name(node)))
+    }
+
+    fn pod_somewhere(
+        mut self,
+        namespace: &str,
+        pod: &str,
+        address: IpAddr,
+        node: Option<Name>,
+    ) -> Self {
         let object = ObjectName::new(namespace, pod);
         let workload = Workload {
             name: object.clone(),
             uid: name(&format!("uid-{namespace}-{pod}")),
             addresses: vec![address],
-            node: None,
+            node,
             service_account: None,
             phase: name("Running"),
             ready: true,
@@ -91,7 +107,7 @@ impl World {
             hollow: false,
             labels: Arc::default(),
         };
-        self.facts.insert(FactKey::Workload(object), Fact::Workload(workload));
+        self.facts.insert(FactKey::Workload(object), Fact::Workload(workload.into()));
         self
     }
 
@@ -155,6 +171,14 @@ impl Live {
         let hub = Hub::new(Version::first(0));
         let mut live = Self { catalog: Catalog::new(hub.clone()), hub, now_ms: OBSERVED_AT_MS };
         live.set(world);
+        live
+    }
+
+    /// Starts with a listing that has only begun.
+    pub fn unsynced() -> Self {
+        let hub = Hub::new(Version::first(0));
+        let mut live = Self { catalog: Catalog::new(hub.clone()), hub, now_ms: OBSERVED_AT_MS };
+        live.catalog.apply([report(Event::Begin { part: name(SOURCE) })], OBSERVED_AT_MS);
         live
     }
 

@@ -20,10 +20,10 @@ mod why;
 pub use codes::{Explanation, all_codes, explain};
 pub use convergence::{Wanted, convergence};
 pub use list::{
-    Filter, InstanceChanges, PortChoice, Process, Which, endpoints, instance_changes, instances,
-    instances_of, instances_where, nodes, one_service, reason, service, services, sources, status,
-    versions, workloads,
+    Filter, InstanceChanges, PortChoice, Process, Which, clients, endpoints, instance_changes,
+    instances, instances_of, instances_where, nodes, one_service, reason, service, services,
+    sources, status, versions, workloads,
 };
 pub use portolan_model::Selector;
-pub use target::{Target, find_services};
+pub use target::{Target, find_services, reverse_name};
 pub use why::{Aspect, why};

@@ -1,4 +1,4 @@
-//! Lists: services, instances, endpoints, nodes, sources, versions.
+//! Lists: services, instances, endpoints, nodes, sources, versions, clients.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -6,10 +6,10 @@ use std::{
     sync::Arc,
 };
 
-use portolan_catalog::{Change, ServiceEntry, Snapshot, SourceStatus};
+use portolan_catalog::{Board, Change, ServiceEntry, Snapshot, SourceStatus};
 use portolan_model::{
-    AppProtocol, Code, Endpoint, EndpointPort, Exposure, Name, Origin, Placed, Problem, Reason,
-    Selector, ServiceKey, SourceId, State, Verdict, Version,
+    AppProtocol, ClientProgress, ClientStatus, Code, Endpoint, EndpointPort, Exposure, Name,
+    Origin, Placed, Problem, Reason, Selector, ServiceKey, SourceId, State, Verdict, Version,
 };
 use portolan_wire as wire;
 
@@ -134,7 +134,7 @@ impl Which {
             return true;
         }
         let mut labels = pod().map(|pod| (*pod.labels).clone()).unwrap_or_default();
-        let own = endpoint.metadata.iter().flat_map(|metadata| metadata.iter());
+        let own = endpoint.particulars.metadata.iter().flat_map(|metadata| metadata.iter());
         labels.extend(own.map(|(key, value)| (key.clone(), value.clone())));
         self.labels.accepts(&labels)
     }
@@ -250,8 +250,8 @@ pub fn instance_changes(
     }
     // What tells endpoints of one service apart.
     fn identity(placed: &Placed) -> impl Eq + Hash + '_ {
-        let Endpoint { address, ports, target, discriminator, .. } = &*placed.endpoint;
-        (address, ports, target, discriminator)
+        let Endpoint { address, ports, target, particulars, .. } = &*placed.endpoint;
+        (address, ports, target, &particulars.discriminator)
     }
     let was: HashMap<_, _> = before.endpoints.iter().map(|one| (identity(one), one)).collect();
     let is: HashSet<_> = after.endpoints.iter().map(identity).collect();
@@ -314,8 +314,9 @@ fn instance(
         source: source_of(&key.origin).to_owned(),
         node: endpoint.node.as_ref().map(ToString::to_string),
         zone: endpoint.zone.as_ref().map(ToString::to_string),
-        weight: endpoint.weight,
+        weight: endpoint.particulars.weight,
         metadata: endpoint
+            .particulars
             .metadata
             .iter()
             .flat_map(|metadata| metadata.iter())
@@ -384,7 +385,7 @@ pub fn endpoints(snapshot: &Snapshot, filter: &Filter, now_ms: u64) -> wire::Pag
                 ready: endpoint.conditions.ready,
                 serving: endpoint.conditions.serving,
                 terminating: endpoint.conditions.terminating,
-                hostname: text(&endpoint.hostname),
+                hostname: text(&endpoint.particulars.hostname),
                 node: text(&endpoint.node),
                 zone: text(&endpoint.zone),
                 reasons: placed.verdict.reasons().iter().map(reason).collect(),
@@ -522,6 +523,8 @@ pub struct Process {
     pub cluster_domain: String,
     /// What blocks readiness.
     pub blockers: Vec<String>,
+    /// Where the xDS server listens.
+    pub xds: Option<String>,
 }
 
 /// The process at a glance.
@@ -542,6 +545,40 @@ pub fn status(
         endpoints: snapshot.services().map(|entry| entry.endpoints.len()).sum(),
         serving: snapshot.services().map(|entry| entry.served().count()).sum(),
         problems: problems.iter().map(problem).collect(),
+        xds: process.xds,
+    }
+}
+
+/// Clients whose progress is known, by name.
+pub fn clients(snapshot: &Snapshot, board: &Board, now_ms: u64) -> wire::Page<wire::Client> {
+    let mut clients = board.clients();
+    clients.sort_by(|one, other| (&one.node, &one.id).cmp(&(&other.node, &other.id)));
+    page(snapshot, now_ms, clients.iter().map(|own| client(own, now_ms)).collect())
+}
+
+fn client(client: &ClientStatus, now_ms: u64) -> wire::Client {
+    let types = client.types.iter().map(|(kind, progress)| {
+        let (state, since_ms, text) = match progress {
+            ClientProgress::Synced => (wire::ClientState::Synced, None, None),
+            ClientProgress::Stale { since_ms } => (wire::ClientState::Stale, Some(since_ms), None),
+            ClientProgress::Error { text } => (wire::ClientState::Error, None, Some(text)),
+            ClientProgress::NotSent => (wire::ClientState::NotSent, None, None),
+        };
+        wire::ClientType {
+            kind: kind.to_string(),
+            state,
+            age_ms: since_ms.map(|since_ms| now_ms.saturating_sub(*since_ms)),
+            text: text.map(ToString::to_string),
+        }
+    });
+    wire::Client {
+        id: client.id.to_string(),
+        node: client.node.to_string(),
+        agent: client.agent.to_string(),
+        pod: client.pod.as_ref().map(ToString::to_string),
+        peer: client.peer.to_string(),
+        age_ms: now_ms.saturating_sub(client.since_ms),
+        types: types.collect(),
     }
 }
 

@@ -172,6 +172,27 @@ impl Target {
         }
     }
 
+    /// The name that DNS clients ask for, and the type of record. `written`: the target as
+    /// it was given, which may be such a name. `None`: Pods have no name of their own.
+    pub fn dns_name(&self, written: &str, cluster_domain: &str) -> Option<(String, &'static str)> {
+        if of_dns_name(written, cluster_domain).is_some() {
+            let lower = written.to_ascii_lowercase();
+            let record_type = if reverse(&lower).is_some() { "PTR" } else { "A" };
+            let full = match lower.ends_with(".svc") {
+                true => format!("{written}.{cluster_domain}"),
+                false => written.to_owned(),
+            };
+            return Some((full, record_type));
+        }
+        match self {
+            Self::Address(address, _) => Some((reverse_name(*address), "PTR")),
+            Self::Service { namespace, name } | Self::Bare { namespace, name } => {
+                Some((format!("{name}.{namespace}.svc.{cluster_domain}"), "A"))
+            }
+            Self::Pod(_) | Self::DnsName(_) => None,
+        }
+    }
+
     /// As `why` repeats it.
     pub fn text(&self) -> String {
         match self {
@@ -242,6 +263,22 @@ fn reverse(name: &str) -> Option<IpAddr> {
     groups.join(":").parse::<Ipv6Addr>().ok().map(IpAddr::V6)
 }
 
+/// The name of an address in the reverse zones (RFC 1035, 3.5; RFC 3596, 2.5).
+pub fn reverse_name(address: IpAddr) -> String {
+    match address {
+        IpAddr::V4(v4) => {
+            let [a, b, c, d] = v4.octets();
+            format!("{d}.{c}.{b}.{a}.in-addr.arpa")
+        }
+        IpAddr::V6(v6) => {
+            let octets = v6.octets();
+            let digits = octets.iter().rev().flat_map(|byte| [byte & 15, byte >> 4]);
+            let labels: Vec<String> = digits.map(|digit| format!("{digit:x}")).collect();
+            format!("{}.ip6.arpa", labels.join("."))
+        }
+    }
+}
+
 /// The services of every origin under one name.
 pub fn find_services<'a>(
     snapshot: &'a Snapshot,
@@ -268,6 +305,24 @@ pub(crate) fn twins(snapshot: &Snapshot, key: &ServiceKey) -> Vec<ServiceKey> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_that_clients_ask_for() {
+        for (text, expected) in [
+            ("svc/demo/web", Some(("web.demo.svc.c.test", "A"))),
+            ("demo/web", Some(("web.demo.svc.c.test", "A"))),
+            ("web.demo.svc", Some(("web.demo.svc.c.test", "A"))),
+            ("_http._tcp.web.demo.svc.c.test.", Some(("_http._tcp.web.demo.svc.c.test.", "A"))),
+            ("10-0-0-1.demo.pod.c.test", Some(("10-0-0-1.demo.pod.c.test", "A"))),
+            ("10.0.0.1:80", Some(("1.0.0.10.in-addr.arpa", "PTR"))),
+            ("1.0.0.10.in-addr.arpa", Some(("1.0.0.10.in-addr.arpa", "PTR"))),
+            ("pod/demo/web", None),
+        ] {
+            let target = Target::parse(text, "demo", "c.test").unwrap();
+            let expected = expected.map(|(name, kind)| (name.to_owned(), kind));
+            assert_eq!(target.dns_name(text, "c.test"), expected, "{text}");
+        }
+    }
 
     #[test]
     fn targets() {

@@ -47,7 +47,7 @@ fn pod(
         hollow: false,
         labels: map(&[("app", app)]),
     };
-    (FactKey::Workload(object), Fact::Workload(workload))
+    (FactKey::Workload(object), Fact::Workload(workload.into()))
 }
 
 fn of_pod(namespace: &str, pod: &str, address: &str, node: &str) -> Endpoint {

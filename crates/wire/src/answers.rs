@@ -24,6 +24,32 @@ pub struct Why {
     pub reasons: Vec<Reason>,
     /// Names that were perhaps meant, when nothing was found.
     pub nearest: Vec<String>,
+    /// How the DNS server comes to its answer, where that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resolution: Option<Resolution>,
+}
+
+/// How the DNS server comes to an answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Resolution {
+    /// The full name.
+    pub name: String,
+    /// `A`, `SRV`, ...
+    #[serde(rename = "type")]
+    pub record_type: String,
+    /// From the zone, or the first stage of a server block, to the answer.
+    pub steps: Vec<ResolutionStep>,
+}
+
+/// One step on the way to an answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ResolutionStep {
+    /// `zone`, `name`, `alias`, `answer`, or a stage of a server block.
+    pub stage: String,
+    /// What happened there.
+    pub text: String,
 }
 
 /// How far one instance has come.

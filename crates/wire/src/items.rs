@@ -273,4 +273,76 @@ pub struct Status {
     pub serving: usize,
     /// What faces cannot show.
     pub problems: Vec<Reason>,
+    /// `ip:port` of the xDS server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub xds: Option<String>,
+}
+
+/// A client whose progress is known: of xDS, one stream.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Client {
+    /// Face and client.
+    pub id: String,
+    /// The name that it gives itself.
+    pub node: String,
+    /// What program it is, in its own words.
+    pub agent: String,
+    /// `namespace/name` of its Pod.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pod: Option<String>,
+    /// Where it connects from.
+    pub peer: String,
+    /// Milliseconds since it came.
+    pub age_ms: u64,
+    /// How far it is, by type of resource.
+    pub types: Vec<ClientType>,
+}
+
+/// How far a client is with one type of resource.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ClientType {
+    /// `CDS`, `EDS`, `LDS` or `RDS`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// How far.
+    pub state: ClientState,
+    /// Milliseconds since it was told what it has not answered to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub age_ms: Option<u64>,
+    /// Why it refused, in its own words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
+}
+
+/// How far a client is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum ClientState {
+    /// It has accepted all that there is.
+    Synced,
+    /// It has not answered yet to what it was told.
+    Stale,
+    /// It refused what it was told last.
+    Error,
+    /// It is owed an answer.
+    NotSent,
+}
+
+/// A client of the DNS server, over the last minute or two.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DnsClient {
+    /// Its address, or `others`: those that were too many to be told apart.
+    pub address: String,
+    /// `NAMESPACE/NAME` of the Pod that has the address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<String>,
+    /// Queries a second.
+    pub queries_per_second: f64,
+    /// The part of them that was answered NXDOMAIN, 0 to 1.
+    pub denied: f64,
+    /// The part of them that was answered SERVFAIL or REFUSED, 0 to 1.
+    pub failed: f64,
 }

@@ -10,14 +10,18 @@
 mod addresses;
 mod answers;
 mod items;
+mod query;
 mod watch;
 
 pub use addresses::Addresses;
-pub use answers::{Convergence, Failure, Ladder, Member, Residue, Step, StepState, Why};
-pub use items::{
-    Endpoint, EndpointPort, Instance, Node, Page, Part, Port, Reason, Service, Source, Status,
-    Version, Workload,
+pub use answers::{
+    Convergence, Failure, Ladder, Member, Residue, Resolution, ResolutionStep, Step, StepState, Why,
 };
+pub use items::{
+    Client, ClientState, ClientType, DnsClient, Endpoint, EndpointPort, Instance, Node, Page, Part,
+    Port, Reason, Service, Source, Status, Version, Workload,
+};
+pub use query::with_query;
 pub use watch::WatchEvent;
 
 /// Default address of the HTTP API, as `portolan up` listens by default.

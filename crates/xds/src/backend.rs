@@ -67,6 +67,19 @@ impl Backend {
 /// The backends of a service, in order of their ports. None for an alias: its name
 /// stands with the service that it means ([`crate::aliases`]).
 pub fn backends(entry: &ServiceEntry, cluster_domain: &str, view: &ClientView) -> Vec<Backend> {
+    with(entry, cluster_domain, |port, addresses| destinations(entry, port, addresses, view))
+}
+
+/// The same without their endpoints: what of a service changes seldom.
+pub fn shapes(entry: &ServiceEntry, cluster_domain: &str) -> Vec<Backend> {
+    with(entry, cluster_domain, |_, _| BTreeMap::new())
+}
+
+fn with(
+    entry: &ServiceEntry,
+    cluster_domain: &str,
+    localities: impl Fn(&ServicePort, &[IpAddr]) -> BTreeMap<Locality, Vec<Destination>>,
+) -> Vec<Backend> {
     let service = &entry.service;
     if matches!(service.exposure, Exposure::ExternalName(_)) {
         return Vec::new();
@@ -86,7 +99,7 @@ pub fn backends(entry: &ServiceEntry, cluster_domain: &str, view: &ClientView) -
             port: port.port,
             protocol,
             addresses: addresses.clone(),
-            localities: destinations(entry, &port, &addresses, view),
+            localities: localities(&port, &addresses),
         });
     }
     by_number.into_values().collect()
@@ -146,7 +159,7 @@ fn destinations(
         // Clients refuse an address that comes twice.
         found
             .entry((endpoint.address, number).into())
-            .or_insert((locality, endpoint.weight.max(1)));
+            .or_insert((locality, endpoint.particulars.weight.max(1)));
     }
     let shrink = shrink(found.values().map(|(_, weight)| *weight));
     let mut localities: BTreeMap<Locality, Vec<Destination>> = BTreeMap::new();

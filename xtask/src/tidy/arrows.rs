@@ -77,8 +77,11 @@ fn short(package: &str) -> &str {
 fn arrow(from: &str, to: &str, kind: &str) -> Option<String> {
     let allowed: BTreeMap<&str, &[&str]> = ALLOWED.iter().copied().collect();
     let development = kind == "dev";
-    // Judges are packages of their own (`conformance-xds`) and may look at one crate alone.
-    let outside = ["xtask", "sim", "bench"].contains(&from) || from.starts_with("conformance");
+    // Judges (`conformance-xds`) and load (`xds-load`) are packages of their own, and may look
+    // at one crate alone.
+    let outside = ["xtask", "sim", "bench"].contains(&from)
+        || from.starts_with("conformance")
+        || from.ends_with("-load");
     if let Some((_, users)) = CONFINED.iter().find(|(name, _)| *name == to) {
         let fine = development || users.contains(&from);
         return (!fine).then(|| format!("{from} names {to}; only {users:?} may"));
@@ -136,6 +139,7 @@ mod tests {
             ("conformance-xds", "xds", "normal", true),
             ("conformance-xds", "testkit", "normal", true),
             ("conformance-xds", "kube", "normal", false),
+            ("xds-load", "envoy-proto", "normal", true),
         ] {
             assert_eq!(arrow(from, to, kind).is_none(), fine, "{from} -> {to} ({kind})");
         }

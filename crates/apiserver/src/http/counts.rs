@@ -16,9 +16,8 @@ pub(crate) struct Counts {
 impl Counts {
     /// A request for objects has come.
     pub(crate) fn request(&self, verb: &str) {
-        if let Some(counter) =
-            VERBS.iter().position(|one| *one == verb).map(|at| &self.requests[at])
-        {
+        let mut counters = VERBS.iter().zip(&self.requests);
+        if let Some((_, counter)) = counters.find(|(one, _)| **one == verb) {
             counter.fetch_add(1, Relaxed);
         }
     }

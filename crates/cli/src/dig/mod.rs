@@ -6,7 +6,8 @@
 //!
 //! The question goes over the same socket as everybody's, so that the answer is
 //! the one that programs get. `--from` expands the search path of a Pod's
-//! resolv.conf (`ndots:5`), and shows every name that was tried.
+//! resolv.conf (`ndots:5`), and shows every name that was tried. `+trace` asks the HTTP API
+//! beside it how the server comes to each of those answers.
 
 mod exchange;
 mod search;
@@ -14,6 +15,7 @@ mod search;
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     str::FromStr,
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -21,12 +23,13 @@ use domain::{
     base::{Message, ParsedName, Rtype, iana::Rcode},
     rdata::AllRecordData,
 };
+use portolan_wire::{Page, Resolution, ResolutionStep};
 use serde_json::{Value, json};
 
 use crate::{
     Failure,
     args::{Connection, DigArgs, Format},
-    client::local_addresses,
+    client::{Client, local_addresses},
     get::to_yaml,
     output::{Exit, Output},
 };
@@ -40,6 +43,8 @@ const DNS_DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST),
 struct Tried {
     name: String,
     answer: Message<Bytes>,
+    /// How the server comes to the answer, where that is asked for.
+    steps: Vec<ResolutionStep>,
 }
 
 impl Tried {
@@ -59,12 +64,7 @@ pub(crate) async fn run(
     args: &DigArgs,
     output: &mut Output,
 ) -> Result<Exit, Failure> {
-    let rtype = Rtype::from_str(&args.rtype.to_uppercase()).map_err(|_| {
-        Failure::Usage(format!(
-            "{:?} is no record type; write A, AAAA, SRV, PTR, CNAME, TXT, SOA, NS or ANY",
-            args.rtype
-        ))
-    })?;
+    let Wanted { rtype, tcp, short, trace } = Wanted::of(args)?;
     let server = match (args.dns, local_addresses().and_then(|addresses| addresses.dns)) {
         (Some(given), _) => given,
         (None, Some(local)) => local.parse().unwrap_or(DNS_DEFAULT),
@@ -77,8 +77,13 @@ pub(crate) async fn run(
     let (names, rtype) = candidates(&args.name, rtype, path.as_ref());
     let mut tried: Vec<Tried> = Vec::new();
     for name in names {
-        let answer = ask(server, &name, rtype, args.tcp).await?;
-        tried.push(Tried { name, answer });
+        let answer = ask(server, &name, rtype, tcp).await?;
+        let from = path.as_ref().and_then(|path| path.pod.as_deref());
+        let steps = match trace {
+            true => steps(connection, &name, rtype, from).await?,
+            false => Vec::new(),
+        };
+        tried.push(Tried { name, answer, steps });
         if tried.last().is_some_and(Tried::is_answer) {
             break;
         }
@@ -96,7 +101,7 @@ pub(crate) async fn run(
         Format::Yaml => {
             output.raw(to_yaml(&document(server, rtype, &tried, shown)?)?.as_bytes())?;
         }
-        Format::Table | Format::Wide if !args.short => print(server, &tried, shown, output)?,
+        Format::Table | Format::Wide if !short => print(server, &tried, shown, output)?,
         _ => {
             for record in records(&shown.answer, Section::Answer)? {
                 output.line(&record.data)?;
@@ -107,6 +112,57 @@ pub(crate) async fn run(
         }
     }
     Ok(if found.is_some() { Exit::Fine } else { Exit::Problem })
+}
+
+/// What of an answer is wanted.
+struct Wanted {
+    rtype: Rtype,
+    tcp: bool,
+    short: bool,
+    trace: bool,
+}
+
+impl Wanted {
+    /// By flags, or by words as dig has them.
+    fn of(args: &DigArgs) -> Result<Self, Failure> {
+        let DigArgs { tcp, short, trace, .. } = *args;
+        let mut wanted = Self { rtype: Rtype::A, tcp, short, trace };
+        for word in &args.words {
+            match word.as_str() {
+                "+trace" => wanted.trace = true,
+                "+tcp" => wanted.tcp = true,
+                "+short" => wanted.short = true,
+                option if option.starts_with('+') => {
+                    return Err(Failure::Usage(format!(
+                        "{option:?} is not known; of dig's options there are +trace, +tcp and +short"
+                    )));
+                }
+                rtype => {
+                    wanted.rtype = Rtype::from_str(&rtype.to_uppercase()).map_err(|_| {
+                        Failure::Usage(format!(
+                            "{rtype:?} is no record type; write A, AAAA, SRV, PTR, CNAME, TXT, \
+                             SOA, NS or ANY"
+                        ))
+                    })?;
+                }
+            }
+        }
+        Ok(wanted)
+    }
+}
+
+/// How the server comes to the answer about one name, by its HTTP API.
+async fn steps(
+    connection: &Connection,
+    name: &str,
+    rtype: Rtype,
+    from: Option<&str>,
+) -> Result<Vec<ResolutionStep>, Failure> {
+    let mut query = vec![("name", name.to_owned()), ("type", rtype.to_string())];
+    query.extend(from.map(|from| ("from", from.to_owned())));
+    let page: Page<Resolution> =
+        Client::new(connection)?.get("/v1/resolve", &query, Duration::ZERO).await?;
+    Ok(page.items.into_iter().flat_map(|one| one.steps).collect())
 }
 
 #[derive(Clone, Copy)]
@@ -176,7 +232,11 @@ fn document(
         .map(|one| {
             let answers = one.answer.header_counts().ancount();
             let status = one.answer.header().rcode().to_string();
-            json!({"name": one.name, "status": status, "answers": answers})
+            let mut tried = json!({"name": one.name, "status": status, "answers": answers});
+            if !one.steps.is_empty() {
+                tried["steps"] = json!(one.steps);
+            }
+            tried
         })
         .collect();
     Ok(json!({
@@ -205,6 +265,9 @@ fn print(
             header.rcode(),
             one.answer.header_counts().ancount()
         ))?;
+        for step in &one.steps {
+            output.line(&format!(";;   {:<10} {}", step.stage, step.text))?;
+        }
     }
     let header = shown.answer.header();
     let flags: Vec<&str> = [

@@ -3,6 +3,7 @@
 use std::{net::IpAddr, time::Duration};
 
 use domain::base::Rtype;
+use portolan_view::reverse_name;
 use portolan_wire::{Page, Status, Workload};
 
 use crate::{Failure, args::Connection, client::Client, output::Output};
@@ -19,6 +20,8 @@ const DOMAIN_DEFAULT: &str = "cluster.local";
 pub(super) struct SearchPath {
     namespace: String,
     domain: String,
+    /// `NAMESPACE/POD`, where one was meant.
+    pub(super) pod: Option<String>,
 }
 
 impl SearchPath {
@@ -43,16 +46,20 @@ impl SearchPath {
         };
         let from = from.strip_prefix("pod/").unwrap_or(from);
         if let Some((namespace, _)) = from.split_once('/') {
-            return Ok(Self { namespace: namespace.to_owned(), domain });
+            return Ok(Self {
+                namespace: namespace.to_owned(),
+                domain,
+                pod: Some(from.to_owned()),
+            });
         }
         let query = [("name", from.to_owned())];
         let pods: Vec<Workload> = match client.get("/v1/workloads", &query, Duration::ZERO).await {
             Ok(Page { items, .. }) => items,
             Err(_) => Vec::new(),
         };
-        let namespace = match pods.as_slice() {
-            [] => from.to_owned(),
-            [pod] => pod.namespace.clone(),
+        let (namespace, pod) = match pods.as_slice() {
+            [] => (from.to_owned(), None),
+            [pod] => (pod.namespace.clone(), Some(format!("{}/{from}", pod.namespace))),
             [pod, ..] => {
                 return Err(Failure::Usage(format!(
                     "{} namespaces have a Pod {from}; name one: --from {}/{from}",
@@ -61,7 +68,7 @@ impl SearchPath {
                 )));
             }
         };
-        Ok(Self { namespace, domain })
+        Ok(Self { namespace, domain, pod })
     }
 }
 
@@ -74,9 +81,9 @@ pub(super) fn candidates(
 ) -> (Vec<String>, Rtype) {
     if let Ok(address) = name.parse::<IpAddr>() {
         let rtype = if rtype == Rtype::A { Rtype::PTR } else { rtype };
-        return (vec![reverse(address)], rtype);
+        return (vec![reverse_name(address)], rtype);
     }
-    let Some(SearchPath { namespace, domain }) = path.filter(|_| !name.ends_with('.')) else {
+    let Some(SearchPath { namespace, domain, .. }) = path.filter(|_| !name.ends_with('.')) else {
         return (vec![name.to_owned()], rtype);
     };
     let searched = [format!("{namespace}.svc.{domain}"), format!("svc.{domain}"), domain.clone()]
@@ -90,31 +97,13 @@ pub(super) fn candidates(
     (names, rtype)
 }
 
-fn reverse(address: IpAddr) -> String {
-    match address {
-        IpAddr::V4(v4) => {
-            let [a, b, c, d] = v4.octets();
-            format!("{d}.{c}.{b}.{a}.in-addr.arpa")
-        }
-        IpAddr::V6(v6) => {
-            let nibbles: Vec<String> = v6
-                .octets()
-                .iter()
-                .rev()
-                .flat_map(|byte| [format!("{:x}", byte & 15), format!("{:x}", byte >> 4)])
-                .collect();
-            format!("{}.ip6.arpa", nibbles.join("."))
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn names_in_the_order_of_a_resolver() {
-        let path = SearchPath { namespace: "demo".into(), domain: "c.test".into() };
+        let path = SearchPath { namespace: "demo".into(), domain: "c.test".into(), pod: None };
         let searched = |name: &str| {
             ["demo.svc.c.test", "svc.c.test", "c.test"].map(|suffix| format!("{name}.{suffix}"))
         };
@@ -132,7 +121,7 @@ mod tests {
 
     #[test]
     fn addresses_ask_for_names() {
-        let path = SearchPath { namespace: "demo".into(), domain: "c.test".into() };
+        let path = SearchPath { namespace: "demo".into(), domain: "c.test".into(), pod: None };
         let v6 = "1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.d.f.ip6.arpa";
         for (name, rtype, expected) in [
             ("127.10.0.4", Rtype::A, ("4.0.10.127.in-addr.arpa", Rtype::PTR)),

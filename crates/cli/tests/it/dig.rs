@@ -113,6 +113,7 @@ async fn names_addresses_and_search_paths() {
         ("web. --from demo", Exit::Problem, ""),
         ("big", Exit::Fine, "127.96.0.2\n"),
         ("big --tcp", Exit::Fine, "127.96.0.2\n"),
+        ("big A +tcp +short", Exit::Fine, "127.96.0.2\n"),
         ("127.10.0.4", Exit::Fine, "pod.demo.test.\n"),
         ("127.10.0.4 PTR", Exit::Fine, "pod.demo.test.\n"),
         ("127.10.0.5", Exit::Problem, ""),

@@ -118,6 +118,7 @@ async fn exits_tell_what_went_wrong() {
         ("get nodes -l a=b", Exit::Usage, "services, instances and endpoints"),
         ("watch", Exit::Problem, "there is nothing"),
         ("dig web NONSENSE", Exit::Usage, "SRV"),
+        ("dig web +nssearch", Exit::Usage, "+trace, +tcp and +short"),
         ("explain PTL9999", Exit::Usage, "portolan explain"),
     ] {
         let ran = fake.run(words).await;

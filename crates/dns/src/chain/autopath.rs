@@ -63,6 +63,8 @@ impl Stage for Autopath {
                 let labels: Vec<&str> = base.iter().map(String::as_str).collect();
                 join(&labels, suffix)
             })
+            // The first is what was asked for, in the case in which it was.
+            .map(|tried| if tried == *name { name.clone() } else { tried })
             .collect();
         Step::Search(list)
     }

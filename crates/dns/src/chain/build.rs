@@ -17,7 +17,7 @@ use super::{
     header::Header,
     hosts::Hosts,
     hosts::HostsFile,
-    kubernetes::{K8S_EXTERNAL, Kubernetes},
+    kubernetes::{K8S_EXTERNAL, KUBERNETES, Kubernetes},
     limit::Limit,
     local::Local,
     log::Errors,
@@ -29,10 +29,11 @@ use super::{
 use crate::{
     config::{
         CacheConfig, CachePart, FaceConfig, ForwardConfig, KubernetesConfig, PORT, PodMode,
-        ServerConfig, Target, ZoneName,
+        RewriteRule, ServerConfig, Target, ZoneName,
     },
     forward::{
-        Bounds, CacheSettings, ForwardMetrics, Forwarder, Forwarding, Group, Server, TlsServer,
+        Bounds, CacheSettings, ForwardMetrics, Forwarder, Forwarding, Group, Server, StandIn,
+        TlsServer,
     },
     name::{DnsName, parse},
     settings::{ExternalSettings, PodNames, Settings, TransferTo, Zone, ZoneKind},
@@ -48,6 +49,8 @@ pub(crate) struct Parts<'p> {
     pub(crate) tasks: &'p Tasks,
     /// The chain that runs until now.
     pub(crate) earlier: &'p Chain,
+    /// Who answers in place of upstream servers.
+    pub(crate) stand_in: Option<&'p StandIn>,
 }
 
 /// A chain, and what it stands on.
@@ -58,13 +61,20 @@ pub(crate) struct Built {
     pub(crate) hosts: Vec<HostsFile>,
 }
 
-/// Builds a chain. `base` is what the configuration does not say.
+/// Builds a chain. `base` is what the configuration does not say; without one, there is
+/// one block for all names, by `base` alone.
 pub(crate) fn build(
-    face: &FaceConfig,
+    face: Option<&FaceConfig>,
     base: &Settings,
     parts: &Parts<'_>,
 ) -> Result<Built, String> {
-    let mut settings = Settings { zones: Vec::new(), ..base.clone() };
+    let Some(face) = face else {
+        let Parts { metrics, tasks, stand_in, .. } = parts;
+        let forwarder = Forwarder::start(&base.forwarding, metrics, tasks, true, *stand_in);
+        let settings = base.clone();
+        return Ok(Built { chain: Chain::direct(forwarder), settings, hosts: Vec::new() });
+    };
+    let mut settings = Settings { zones: Vec::new(), raised_ttl_seconds: 0, ..base.clone() };
     let mut hosts = Vec::new();
     let kubernetes = face.servers.iter().filter(|server| server.kubernetes.is_some()).count();
     let mut blocks = Vec::new();
@@ -76,6 +86,11 @@ pub(crate) fn build(
         if server.kubernetes.is_some() {
             let forwarding = forwarder.as_ref().map(|forwarder| forwarder.settings().clone());
             settings.forwarding = forwarding.unwrap_or_default();
+        }
+        for rule in &server.rewrite {
+            if let RewriteRule::Ttl { min, .. } = rule.rule {
+                settings.raised_ttl_seconds = settings.raised_ttl_seconds.max(min);
+            }
         }
         let stages = stages(server, forwarder.as_ref(), &mut hosts)?;
         blocks.push(Block {
@@ -177,7 +192,7 @@ fn stages(
     }
     if let Some(config) = &server.kubernetes {
         stages.push(Box::new(Kubernetes {
-            name: "kubernetes",
+            name: KUBERNETES,
             zones: server.zones_of(&config.zones),
             fallthrough: config.fallthrough.clone(),
         }));
@@ -276,9 +291,10 @@ fn forwarder(server: &ServerConfig, parts: &Parts<'_>) -> Result<Option<Forwarde
     let mut running = parts.earlier.blocks.iter().filter_map(Block::forwarder);
     let same = running
         .find(|forwarder| *forwarder.settings() == settings && forwarder.probes() == server.r#loop);
+    let Parts { metrics, tasks, stand_in, .. } = parts;
     Ok(same
         .cloned()
-        .or_else(|| Forwarder::start(&settings, parts.metrics, parts.tasks, server.r#loop)))
+        .or_else(|| Forwarder::start(&settings, metrics, tasks, server.r#loop, *stand_in)))
 }
 
 fn group(config: &ForwardConfig) -> Result<Group, String> {

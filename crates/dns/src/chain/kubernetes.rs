@@ -7,7 +7,11 @@ use crate::{
     config::{Fallthrough, ZoneName, zone_of},
     name::DnsName,
     names::Names,
+    trace::{self, trace},
 };
+
+/// The stage for names of Services and Pods.
+pub(super) const KUBERNETES: &str = "kubernetes";
 
 /// The stage for names as they are reached from outside.
 pub(super) const K8S_EXTERNAL: &str = "k8s_external";
@@ -23,6 +27,14 @@ pub(crate) struct Kubernetes {
 impl Stage for Kubernetes {
     fn name(&self) -> &'static str {
         self.name
+    }
+
+    fn explain(&self, request: &Request, names: &Names) -> Vec<trace::Step> {
+        let Request { question, client, .. } = request;
+        match names.settings().zone_of(&question.name) {
+            Some(_) if self.name == KUBERNETES => trace(names, question, &names.view_of(*client)),
+            _ => Vec::new(),
+        }
     }
 
     fn bearing(&self, apex: &DnsName) -> Bearing {

@@ -56,6 +56,7 @@ use crate::{
     name::{DnsName, Rr},
     names::Names,
     settings::{Zone, ZoneKind},
+    trace,
 };
 
 /// Stages from first to last. `cache` is part of `forward`, as our own zones are
@@ -133,6 +134,11 @@ pub(crate) trait Stage: fmt::Debug + Send + Sync {
 
     /// Looks at a request on its way in, and may change it.
     fn enter(&self, request: &mut Request, names: &Names) -> Step;
+
+    /// How it would come to what it says of a request, for people.
+    fn explain(&self, _request: &Request, _names: &Names) -> Vec<trace::Step> {
+        Vec::new()
+    }
 
     /// What of the answers about names in a zone of Services it may change.
     fn bearing(&self, _apex: &DnsName) -> Bearing {

@@ -151,6 +151,15 @@ impl Response {
         Self { rcode, error, authoritative, body, ..Self::records(by, Vec::new()) }
     }
 
+    /// Whether it can be written under a question: bytes of an upstream server only under
+    /// the one that they answer. Rewriting and search paths ask others.
+    pub(crate) fn is_about(&self, question: &Question) -> bool {
+        match &self.body {
+            Body::Records { .. } => true,
+            Body::Found(found) => found.reply.is_about(question),
+        }
+    }
+
     /// The records, to be changed; what came as bytes is taken apart. `None`: it
     /// cannot be.
     pub(crate) fn parts(&mut self) -> Option<[&mut Vec<Rr>; 3]> {

@@ -11,9 +11,11 @@ use std::{
     task::{Context, Waker},
 };
 
+use domain::base::iana::Class;
+
 use super::{Block, Body, Chain, Chase, Refused, Request, Response, Step};
 use crate::{
-    answer::Refusal,
+    answer::{Answer, Refusal},
     forward::{Ask, Forwarder, Lookup, NOERROR, NXDOMAIN, SERVFAIL},
     message::Question,
     name::{DnsName, text},
@@ -59,9 +61,13 @@ fn say(steps: &mut Steps<'_>, stage: &'static str, text: impl FnOnce() -> String
 impl Walk {
     /// Takes a request through the stages of its block.
     pub(crate) async fn run(&self, request: &mut Request, steps: Steps<'_>) -> Outcome {
+        // No stage looks at the class, and upstream servers are asked for IN only.
+        if request.question.class != Class::IN {
+            return Outcome::Reply(Response::of("", Answer::Refused(Refusal::Class)));
+        }
         let mut outcome = self.block(request, 0, steps).await;
         if let Outcome::Reply(response) = &mut outcome
-            && request.question != request.query.question
+            && !response.is_about(&request.query.question)
             && response.parts().is_none()
         {
             // Bytes of another question do not fit under this one.
@@ -109,6 +115,9 @@ impl Walk {
             let mut outcome = None;
             while let Some(stage) = block.stages.get(at) {
                 let before = request.question.clone();
+                if let Some(steps) = &mut steps {
+                    steps.extend(stage.explain(request, &self.names));
+                }
                 let step = stage.enter(request, &self.names);
                 at += 1;
                 let reached = match step {
@@ -163,10 +172,7 @@ impl Walk {
             }
             let outcome = outcome.unwrap_or_else(|| {
                 say(&mut steps, "end", || "no stage answers: REFUSED".to_owned());
-                Outcome::Reply(Response::of(
-                    "",
-                    crate::answer::Answer::Refused(Refusal::OutsideZones),
-                ))
+                Outcome::Reply(Response::of("", Answer::Refused(Refusal::OutsideZones)))
             });
             match outcome {
                 Outcome::Reply(mut response) => {

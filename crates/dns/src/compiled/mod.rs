@@ -31,6 +31,7 @@ use std::sync::Arc;
 
 use domain::base::iana::Rtype;
 use portolan_catalog::{Diff, ServiceEntry};
+use portolan_model::Exposure;
 
 use self::{
     entry::{Content, compile, key_of},
@@ -38,6 +39,7 @@ use self::{
     table::Table,
 };
 use crate::{
+    address_book::is_declared,
     bearing::Bearing,
     message::HEADER,
     name::depth,
@@ -129,9 +131,12 @@ impl Compiled {
         before: Option<&ServiceEntry>,
         after: Option<&Arc<ServiceEntry>>,
     ) {
+        if before.zip(after).is_some_and(|(before, after)| answers_alike(names, before, after)) {
+            return;
+        }
         let after = after.and_then(|entry| compile(names, entry));
         if let Some(key) = before.and_then(|entry| key_of(&entry.service.key))
-            && after.as_ref().is_none_or(|entry| *entry.key != *key)
+            && after.as_ref().is_none_or(|entry| *entry.key() != *key)
         {
             self.services.remove(&key);
         }
@@ -198,13 +203,13 @@ impl Compiled {
             writer.denial(Rcode::NxDomain, self.soa);
             return replied(Rcode::NxDomain);
         };
-        let Content::Plain { v4, v6, srv } = &entry.content else { return None };
+        let Content::Plain { v4, v6, mut srv } = entry.content() else { return None };
         let done = match (below, query.kind) {
             ([], Rtype::A) => writer.addresses(v4, entry::RECORD_A, turn),
             ([], Rtype::AAAA) => writer.addresses(v6, entry::RECORD_AAAA, turn),
             ([], Rtype::SRV) | ([_, _], Rtype::SRV) if zone.primary && query.is_lower() => {
                 let asked = name.get(..service)?;
-                let ready = srv.iter().find(|ready| *ready.below == *asked)?;
+                let ready = srv.find(|ready| ready.below == asked)?;
                 writer.ready(ready).then_some(true)?
             }
             ([], kind) if kind != Rtype::SRV => false,
@@ -215,6 +220,16 @@ impl Compiled {
         }
         replied(Rcode::NoError)
     }
+}
+
+/// Whether two versions of a service have the same answers here: a virtual IP stays what it
+/// is while endpoints come and go, and those are most changes by far.
+fn answers_alike(names: &Names, before: &ServiceEntry, after: &ServiceEntry) -> bool {
+    let serves = |entry: &ServiceEntry| entry.served().next().is_some();
+    Arc::ptr_eq(&before.service, &after.service)
+        && after.service.exposure == Exposure::ClusterIp
+        && is_declared(before) == is_declared(after)
+        && (names.settings().empty_services || serves(before) == serves(after))
 }
 
 /// Zones of the cluster in which nothing else lies: neither another zone of ours
@@ -310,12 +325,12 @@ impl Reply<'_> {
     }
 
     /// Copies records that are ready. False: they do not fit.
-    fn ready(&mut self, ready: &entry::Ready) -> bool {
+    fn ready(&mut self, ready: entry::Ready<'_>) -> bool {
         if ready.records.len() > self.room() {
             return false;
         }
         self.begin(Rcode::NoError, false, ready.counts);
-        self.out.extend_from_slice(&ready.records);
+        self.out.extend_from_slice(ready.records);
         self.end();
         true
     }

@@ -6,6 +6,7 @@
 //! can choose names that fall together.
 
 use std::{
+    array,
     hash::{BuildHasher, RandomState},
     sync::Arc,
 };
@@ -15,15 +16,21 @@ use super::entry::Entry;
 /// Places of one level, by six bits of the hash.
 const PLACES: usize = 64;
 
-type List = Arc<[(u64, Arc<Entry>)]>;
+type List = Arc<[(u64, Entry)]>;
 
-type Level = Arc<Vec<Option<List>>>;
+type Level = Arc<[Option<List>; PLACES]>;
 
 /// Entries by key.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct Table {
     hasher: RandomState,
-    levels: Arc<Vec<Option<Level>>>,
+    levels: Arc<[Option<Level>; PLACES]>,
+}
+
+impl Default for Table {
+    fn default() -> Self {
+        Self { hasher: RandomState::new(), levels: Arc::new(array::from_fn(|_| None)) }
+    }
 }
 
 fn places(hash: u64) -> (usize, usize) {
@@ -37,16 +44,15 @@ impl Table {
         let hash = self.hasher.hash_one(key);
         let (first, second) = places(hash);
         let list = self.levels.get(first)?.as_ref()?.get(second)?.as_ref()?;
-        let found = list.iter().find(|(other, entry)| *other == hash && *entry.key == *key);
-        found.map(|(_, entry)| &**entry)
+        let found = list.iter().find(|(other, entry)| *other == hash && entry.key() == key);
+        found.map(|(_, entry)| entry)
     }
 
     /// Puts an entry in the place of that with its key.
     pub(super) fn insert(&mut self, entry: Entry) {
-        let hash = self.hasher.hash_one(&*entry.key);
-        let entry = Arc::new(entry);
+        let hash = self.hasher.hash_one(entry.key());
         self.edit(hash, |list| {
-            let others = list.iter().filter(|(_, other)| other.key != entry.key).cloned();
+            let others = list.iter().filter(|(_, other)| other.key() != entry.key()).cloned();
             others.chain([(hash, entry.clone())]).collect()
         });
     }
@@ -55,18 +61,15 @@ impl Table {
     pub(super) fn remove(&mut self, key: &[u8]) {
         let hash = self.hasher.hash_one(key);
         self.edit(hash, |list| {
-            list.iter().filter(|(_, other)| *other.key != *key).cloned().collect()
+            list.iter().filter(|(_, other)| other.key() != key).cloned().collect()
         });
     }
 
-    fn edit(&mut self, hash: u64, edit: impl FnOnce(&[(u64, Arc<Entry>)]) -> List) {
+    fn edit(&mut self, hash: u64, edit: impl FnOnce(&[(u64, Entry)]) -> List) {
         let (first, second) = places(hash);
-        let levels = Arc::make_mut(&mut self.levels);
-        levels.resize(PLACES, None);
-        let Some(level) = levels.get_mut(first) else { return };
-        let level = Arc::make_mut(level.get_or_insert_default());
-        level.resize(PLACES, None);
-        let Some(list) = level.get_mut(second) else { return };
+        let Some(level) = Arc::make_mut(&mut self.levels).get_mut(first) else { return };
+        let level = level.get_or_insert_with(|| Arc::new(array::from_fn(|_| None)));
+        let Some(list) = Arc::make_mut(level).get_mut(second) else { return };
         let next = edit(list.as_deref().unwrap_or_default());
         *list = Some(next).filter(|next| !next.is_empty());
     }

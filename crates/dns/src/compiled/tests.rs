@@ -221,8 +221,9 @@ impl Face {
     fn from_config(face: &FaceConfig, world: &World, metrics: &Metrics, tasks: &Tasks) -> Self {
         let metrics = ForwardMetrics::register(metrics);
         let earlier = crate::chain::Chain::default();
-        let parts = crate::chain::Parts { metrics: &metrics, tasks, earlier: &earlier };
-        let built = crate::chain::build(face, &Settings::default(), &parts).unwrap();
+        let parts =
+            crate::chain::Parts { metrics: &metrics, tasks, earlier: &earlier, stand_in: None };
+        let built = crate::chain::build(Some(face), &Settings::default(), &parts).unwrap();
         Self::by(built.chain, built.settings, world)
     }
 

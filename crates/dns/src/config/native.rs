@@ -117,6 +117,51 @@ except = ["a.test"]
             ("[[server]]\n[[server.template]]\nmatch = [\"(\"]", "3:9: \"(\" is no regular"),
             ("[health]\nlameduck = \"5\"", "2:12: expected a time span"),
             (
+                "[[server]]\n[[server.rewrite]]\n[server.rewrite.rule.ttl]\nmin = 5\nmax = 3\n\
+                 matches = { kind = \"exact\", from = \"a.\" }",
+                "1:1: a TTL cannot be at least 5 and at most 3",
+            ),
+            // What could only fail, or do harm, once it runs.
+            (
+                "[[server]]\n[[server.rewrite]]\n[server.rewrite.rule.name]\n\
+                 matches = { kind = \"regex\", from = \"a\" }\nto = \"{1}\"",
+                "1:1: \"{1}\" uses group 1, and \"a\" has 0",
+            ),
+            (
+                "[[server]]\n[[server.template]]\nanswer = [\"{{ .Nome }}\"]",
+                "1:1: {{ .Nome }} is not known",
+            ),
+            (
+                "[[server]]\n[[server.forward]]\nto = [\"10.0.0.1:0\"]",
+                "1:1: the upstream server 10.0.0.1:0 cannot be used: port 0",
+            ),
+            (
+                "[[server]]\n[[server.forward]]\nto = [\"tls://10.0.0.1%-._\"]",
+                "1:1: \"-._\" is no name of a TLS server",
+            ),
+            (
+                "[[server]]\n[[server.forward]]\nto = [\"tls://10.0.0.1\"]\n\
+                 tls = { cert = \"c.pem\" }",
+                "1:1: forward .: a certificate needs its key",
+            ),
+            ("[reload]\ninterval = \"0\"", "1:1: a file is looked at every 2s at most"),
+            (
+                "[[server]]\n[server.hosts]\nfile = \"hosts\"\nreload = \"1ns\"",
+                "1:1: a file is looked at every 2s at most",
+            ),
+            (
+                "[[server]]\n[[server.forward]]\nto = [\"10.0.0.1\"]\nbudget = \"5000000000h\"",
+                "4:10: expected a time span",
+            ),
+            (
+                "[[server]]\nzones = [\"10.0.0.0/8\"]",
+                "2:9: expected a domain name, found the range \"10.0.0.0/8\"",
+            ),
+            (
+                "[[server]]\nzones = [\"a.test\"]\n[server.kubernetes]\n[server.k8s_external]",
+                "1:1: the zone a.test. is one of kubernetes and of k8s_external",
+            ),
+            (
                 "[[server]]\n\n[[server]]\nzones = [\".\"]",
                 "3:1: the zone . is served by two blocks",
             ),
@@ -125,5 +170,8 @@ except = ["a.test"]
             let expected = format!("dns.toml:{expected}");
             assert!(fault.starts_with(&expected), "{text:?}: {fault}");
         }
+        let long = format!("[[server]]\nnsid = \"{}\"", "x".repeat(129));
+        let fault = read(&long, Path::new("dns.toml")).unwrap_err();
+        assert_eq!(fault.text, "nsid has 129 bytes; there is room for 128");
     }
 }

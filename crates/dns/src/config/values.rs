@@ -52,9 +52,7 @@ impl ZoneName {
     /// The zones of a text: a name, or a range of addresses, which may take several
     /// reverse zones.
     pub(crate) fn all_of(text: &str) -> Result<Vec<Self>, String> {
-        if let Ok(network) = text.parse::<Network>()
-            && text.contains('/')
-        {
+        if let Some(network) = range(text) {
             let zones = Zone::reverse_of(network.address, network.length);
             return Ok(zones.into_iter().map(|zone| Self(zone.apex)).collect());
         }
@@ -62,10 +60,21 @@ impl ZoneName {
     }
 }
 
+/// A text that can only be a range of addresses.
+fn range(text: &str) -> Option<Network> {
+    text.parse().ok().filter(|_| text.contains('/'))
+}
+
 impl FromStr for ZoneName {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
+        if range(text).is_some() {
+            return Err(format!(
+                "expected a domain name, found the range {text:?}; write its in-addr.arpa or \
+                 ip6.arpa names"
+            ));
+        }
         let name = parse(&text.to_ascii_lowercase()).filter(|_| !text.is_empty());
         name.map(Self).ok_or_else(|| format!("expected a domain name, found {text:?}"))
     }
@@ -88,6 +97,10 @@ pub(crate) fn zone_of<'z>(zones: &'z [ZoneName], name: &DnsName) -> Option<&'z Z
     let holding = zones.iter().filter(|zone| name.ends_with(&zone.0));
     holding.max_by_key(|zone| zone.0.label_count())
 }
+
+/// The longest time span: about what Go's have room for (292 years), and none that cannot be
+/// added to a point in time.
+const SPAN_MAX: Duration = Duration::from_secs(i64::MAX.unsigned_abs() / 1_000_000_000);
 
 /// A time span as Go writes it: `1m30s`, `500ms`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -123,7 +136,7 @@ impl FromStr for Span {
             rest = after;
         }
         let span = Duration::try_from_secs_f64(seconds).ok().filter(|_| !text.is_empty());
-        span.map(Self).ok_or_else(wrong)
+        span.filter(|span| *span <= SPAN_MAX).map(Self).ok_or_else(wrong)
     }
 }
 
@@ -356,6 +369,8 @@ mod tests {
             ("-5s", None),
             ("5 s", None),
             ("1e99h", None),
+            ("2000000h", Some("Span(7200000000s)")),
+            ("3000000h", None),
             ("99999999999999999999h", None),
         ] {
             check::<Span>(text, expected);

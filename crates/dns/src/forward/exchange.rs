@@ -171,7 +171,7 @@ async fn on_stream(
 /// The query as we send it. EDNS options of the client are for us, not for the
 /// server (RFC 6891, 6.2.1): cookies would be wrong there, and a client subnet
 /// tells what need not be told.
-fn query(ask: &Ask, id: u16, edns: bool) -> Vec<u8> {
+pub(super) fn query(ask: &Ask, id: u16, edns: bool) -> Vec<u8> {
     let [high, low] = id.to_be_bytes();
     let checking_disabled = if ask.checking_disabled { 0x10 } else { 0 };
     let mut packet = vec![high, low, 0x01, checking_disabled, 0, 1, 0, 0, 0, 0, 0, u8::from(edns)];

@@ -23,6 +23,7 @@ mod probe;
 mod reply;
 mod secure;
 mod settings;
+mod stand_in;
 mod upstream;
 
 use std::{
@@ -44,6 +45,7 @@ pub(crate) use self::{
     cache::Found,
     metrics::ForwardMetrics,
     reply::{NOERROR, NXDOMAIN, Reply, SERVFAIL, Told},
+    settings::why_unusable,
 };
 use self::{
     cache::{Cache, Holding, Key, State},
@@ -54,6 +56,7 @@ use self::{
 pub use self::{
     secure::TlsServer,
     settings::{Bounds, CacheSettings, Forwarding, Group, Server},
+    stand_in::StandIn,
 };
 use crate::name::DnsName;
 
@@ -67,6 +70,14 @@ const WAITING_MAX: usize = 10_000;
 /// Queries that are sent for one question. With pauses that double, the last
 /// goes out before the budget ends.
 const ATTEMPTS_MAX: usize = 6;
+
+/// How often a server is asked that cannot be: one that is being started again may be
+/// there the second time.
+const ERRORS_MAX: usize = 2;
+
+/// The pause before servers are asked again of which none could be: far less than
+/// a reply may take that is on its way.
+const AGAIN_AFTER: Duration = Duration::from_millis(50);
 
 /// How long a client waits before it gets what is stale (RFC 8767, 5: 1.8 s).
 const STALE_AFTER: Duration = Duration::from_millis(1800);
@@ -164,6 +175,8 @@ struct Shared {
     waiting: Arc<Semaphore>,
     probes: Probes,
     looks_for_loops: bool,
+    /// Answers in place of all servers; then there are no flights.
+    stand_in: Option<StandIn>,
     metrics: ForwardMetrics,
     started: Instant,
     tasks: Tasks,
@@ -171,12 +184,13 @@ struct Shared {
 
 impl Forwarder {
     /// `None`: nobody is to be asked. `probes`: whether servers that lead back to us are
-    /// looked for.
+    /// looked for. A stand-in takes the place of all servers.
     pub(crate) fn start(
         settings: &Forwarding,
         metrics: &ForwardMetrics,
         tasks: &Tasks,
         probes: bool,
+        stand_in: Option<&StandIn>,
     ) -> Option<Self> {
         if settings.groups.is_empty() {
             return None;
@@ -195,11 +209,12 @@ impl Forwarder {
             waiting: Arc::new(Semaphore::new(WAITING_MAX)),
             probes: Probes::default(),
             looks_for_loops: probes,
+            stand_in: stand_in.cloned(),
             metrics: metrics.clone(),
             started: Instant::now(),
             tasks: tasks.clone(),
         });
-        if probes {
+        if probes && stand_in.is_none() {
             let asked = Arc::downgrade(&shared);
             tasks.spawn("dns loop probes", probe::run(asked, tasks.shutdown().clone()));
         }
@@ -229,6 +244,13 @@ impl Forwarder {
     /// Looks a question up in the cache, or sets out to ask.
     pub(crate) fn lookup(&self, ask: &Ask) -> Lookup {
         let shared = &self.shared;
+        if let Some(stand_in) = &shared.stand_in {
+            let found = |reply: Reply| {
+                let told = shared.told(&reply);
+                Found { reply: Arc::new(reply), told, state: State::Fresh }
+            };
+            return Lookup::Now(stand_in.reply(ask).map(found).ok_or(Failed::Timeout));
+        }
         let key = ask.key();
         let found = shared.cached(&key, &ask.name);
         shared.metrics.looked_up(found.as_ref());
@@ -403,8 +425,15 @@ impl Shared {
                     // Those that are left are asked at once.
                     if attempts.len() < servers.len() {
                         hedge_at = Instant::now();
-                    } else if running.is_empty() && let Some(bad) = bad.take() {
-                        break Ok(bad);
+                    } else if running.is_empty() {
+                        if let Some(bad) = bad.take() {
+                            break Ok(bad);
+                        }
+                        // Nobody is left to wait for.
+                        if attempts.len() >= ATTEMPTS_MAX.min(ERRORS_MAX * servers.len()) {
+                            break Err(Failed::Network);
+                        }
+                        hedge_at = hedge_at.min(Instant::now() + AGAIN_AFTER);
                     }
                 }
                 () = sleep_until(wake) => {

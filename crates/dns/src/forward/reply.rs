@@ -16,8 +16,8 @@ use domain::base::iana::Rtype;
 
 use super::{Ask, Bounds};
 use crate::{
-    message::{HEADER, Query, Reader},
-    wire::{ExtendedError, MESSAGE_MAX, OPTION_EDE, OptRecord},
+    message::{HEADER, Query, Question, Reader},
+    wire::{ExtendedError, MESSAGE_MAX, OPTION_EDE, OptRecord, header_code},
 };
 
 /// The most text of an upstream's extended error that is passed on.
@@ -145,6 +145,13 @@ impl Reply {
         }
     }
 
+    /// Whether it is the reply to a question, whatever the case of its name.
+    pub(crate) fn is_about(&self, question: &Question) -> bool {
+        let mut reader = Reader::new(&self.bytes);
+        reader.at = HEADER;
+        reader.question().is_some_and(|own| own == *question)
+    }
+
     /// AA, as the upstream said.
     pub(crate) fn is_authoritative(&self) -> bool {
         self.bytes.get(2).is_some_and(|byte| byte & 0x04 != 0)
@@ -214,11 +221,11 @@ impl Reply {
         }
     }
 
-    /// Moves the data of addresses on within runs of one owner and type, which all
+    /// Moves the data of addresses on within runs of one owner, type and TTL, which all
     /// have one length.
     fn rotate(&self, kept: usize, turn: usize, out: &mut [u8]) {
         let kept = self.marks.get(..kept).unwrap_or_default();
-        let alike = |a: &Mark, b: &Mark| a.section == b.section && self.kind(a) == self.kind(b);
+        let alike = |a: &Mark, b: &Mark| a.section == b.section && self.head(a) == self.head(b);
         for run in kept.chunk_by(alike).filter(|run| run.len() > 1) {
             let Some(length) = run.first().and_then(|mark| self.address_length(mark)) else {
                 continue;
@@ -232,6 +239,11 @@ impl Reply {
                 }
             }
         }
+    }
+
+    /// Owner, type, class and TTL of a record, as they stand.
+    fn head(&self, mark: &Mark) -> &[u8] {
+        self.bytes.get(usize::from(mark.start)..usize::from(mark.ttl_at) + 4).unwrap_or_default()
     }
 
     /// Owner, type and class of a record, as they stand.
@@ -270,12 +282,17 @@ impl Reply {
         // RA as the upstream said; AD only for who asked for DNSSEC (RFC 6840, 5.7).
         let secure = query.edns.is_some_and(|edns| edns.dnssec_ok);
         let authentic = if secure { header[3] & 0x20 } else { 0 };
-        let code = (self.rcode & 0xf) as u8;
+        let code = header_code(self.rcode, query.edns.is_some());
         header[3] = header[3] & 0x80 | authentic | flag(query.head.checking_disabled, 0x10) | code;
         for (place, count) in header[6..].chunks_exact_mut(2).zip(counts) {
             place.copy_from_slice(&count.to_be_bytes());
         }
     }
+}
+
+/// A TTL as it is meant: with its first bit set it is 0 (RFC 2181, 8).
+fn meant(ttl: u32) -> u32 {
+    if ttl > i32::MAX as u32 { 0 } else { ttl }
 }
 
 /// Which TTL a client is told.
@@ -292,6 +309,7 @@ pub(crate) enum Told {
 impl Told {
     /// A TTL as it is told.
     pub(crate) fn ttl(self, ttl: u32) -> u32 {
+        let ttl = meant(ttl);
         match self {
             Self::AsItCame => ttl,
             // Whoever keeps it for less need not be told of more at first.
@@ -359,8 +377,7 @@ impl Body {
                     section,
                 });
                 body.end = reader.at;
-                // A TTL with its first bit set is 0 (RFC 2181, 8).
-                let ttl = if record.ttl > i32::MAX as u32 { 0 } else { record.ttl };
+                let ttl = meant(record.ttl);
                 body.ttl_min = Some(body.ttl_min.map_or(ttl, |least| least.min(ttl)));
                 if section == 1 {
                     body.answered.push(record.kind);
@@ -426,6 +443,7 @@ mod tests {
             (Told::Aged(0, BOUNDS), 0, 0),
             (Told::Aged(3, BOUNDS), 0, 2),
             (Told::Aged(0, BOUNDS), 86_400, 3600),
+            (Told::Aged(0, BOUNDS), u32::MAX, 0),
             (Told::Aged(600, BOUNDS), 86_400, 3000),
             (Told::Fixed(30), 300, 30),
             (Told::AsItCame, 300, 300),

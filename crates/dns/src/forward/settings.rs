@@ -203,11 +203,17 @@ impl Forwarding {
     /// Every address that cannot be asked, with the reason.
     pub(crate) fn unusable(&self) -> Option<(SocketAddr, &'static str)> {
         let all = self.groups.iter().flat_map(|group| &group.servers);
-        all.map(|server| server.address).find_map(|address| match address {
-            _ if address.port() == 0 => Some((address, "port 0 cannot be asked")),
-            _ if address.ip().is_unspecified() => Some((address, "it names no host")),
-            _ if address.ip().is_multicast() => Some((address, "a group cannot be asked")),
-            _ => None,
-        })
+        all.map(|server| server.address)
+            .find_map(|address| why_unusable(address).map(|why| (address, why)))
+    }
+}
+
+/// Why nobody can be asked at an address.
+pub(crate) fn why_unusable(address: SocketAddr) -> Option<&'static str> {
+    match address {
+        _ if address.port() == 0 => Some("port 0 cannot be asked"),
+        _ if address.ip().is_unspecified() => Some("it names no host"),
+        _ if address.ip().is_multicast() => Some("a group cannot be asked"),
+        _ => None,
     }
 }

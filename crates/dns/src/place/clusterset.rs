@@ -50,7 +50,7 @@ fn in_import(asked: &Asked<'_>, entry: &Arc<ServiceEntry>, below: &[&str]) -> Pl
             let cluster = cluster.join(".");
             let pod_names = asked.names.settings.endpoint_pod_names;
             let named = |endpoint: &Endpoint| {
-                let own = endpoint.discriminator.as_deref().unwrap_or_default();
+                let own = endpoint.particulars.discriminator.as_deref().unwrap_or_default();
                 own.eq_ignore_ascii_case(&cluster)
                     && endpoint_label(endpoint, pod_names).eq_ignore_ascii_case(hostname)
             };

@@ -16,14 +16,12 @@ pub(super) fn place(names: &Names, labels: &[String]) -> Place {
             Place::Absent(Absence::NoAddress)
         };
     }
-    let owned = names.addresses.owners(first).is_some_and(|owners| {
-        // Without names of endpoints there is none to point to.
-        let endpoints = owners.endpoint_of.iter().filter(|_| names.settings.endpoints);
-        let mut keys = owners.virtual_of.iter().chain(endpoints);
-        keys.any(|key| names.shows_key(key))
-    });
-    let outside = names.settings.external_zone().map(|_| names.addresses.outside_of(first));
-    let owned = owned || outside.into_iter().flatten().any(|key| names.shows_key(key));
+    let (book, settings) = (&names.addresses, &names.settings);
+    // Without names of endpoints there is none to point to.
+    let endpoints = book.endpoint_of(first).filter(|_| settings.endpoints);
+    let outside = book.outside_of(first).filter(|_| settings.external_zone().is_some());
+    let mut keys = book.virtual_of(first).chain(endpoints).chain(outside);
+    let owned = keys.any(|key| names.shows_key(key));
     if owned { Place::Address(first) } else { Place::Absent(Absence::NoAddress) }
 }
 

@@ -163,7 +163,7 @@ pub(crate) fn endpoint_hits(
 fn endpoint_path(entry: &ServiceEntry, endpoint: &Endpoint, pod_names: bool) -> String {
     let label = endpoint_label(endpoint, pod_names);
     let imported = entry.service.key.origin.as_str() == Origin::CLUSTERSET;
-    match &endpoint.discriminator {
+    match &endpoint.particulars.discriminator {
         Some(cluster) if imported => format!("{label}.{cluster}"),
         _ => label,
     }

@@ -11,7 +11,7 @@ use crate::client::Server;
 fn world() -> World {
     let db = ServiceKey::kubernetes("demo", "db");
     let mut primary = endpoint("10.1.0.7".parse().unwrap(), &[("pg", Transport::Tcp, 5432)]);
-    primary.hostname = Some("db-0".into());
+    primary.particulars.hostname = Some("db-0".into());
     World::new()
         .namespace("demo")
         .service(cluster_ip(

@@ -8,6 +8,7 @@ mod dig;
 mod dot;
 mod face;
 mod forward;
+mod fuzz;
 mod sockets;
 mod stages;
 mod transfer;

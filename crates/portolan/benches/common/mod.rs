@@ -2,17 +2,16 @@
 
 #![allow(dead_code, clippy::print_stdout, clippy::unwrap_used)]
 
+pub(crate) mod cluster;
+
 use std::{
-    io::{BufRead, BufReader},
     net::{Ipv4Addr, UdpSocket},
-    process::{Child, Command, Stdio},
+    process::{Child, Command},
     time::Duration,
 };
 
 use portolan_wire::Addresses;
-
-/// Loopback ranges that neither tests nor a running Portolan use.
-const RANGES: [&str; 2] = ["--service-cidr=127.90.0.0/16", "--pod-cidr=127.91.0.0/16"];
+use rustix::process::{Resource, getrlimit, setrlimit};
 
 /// A Portolan at work.
 pub(crate) struct Up {
@@ -25,19 +24,17 @@ pub(crate) struct Up {
 /// Starts one in memory, on free ports.
 pub(crate) fn up() -> Up {
     let folder = tempfile::tempdir().unwrap();
-    let mut child = Command::new(env!("CARGO_BIN_EXE_portolan"))
-        .args(["up", "--ephemeral", "-o=json", "--api-listen=127.0.0.1:0"])
-        .args(["--dns-listen=127.0.0.1:0", "--http-listen=127.0.0.1:0"])
-        .args(RANGES)
-        .arg("--data-dir")
-        .arg(folder.path().join("data"))
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut line = String::new();
-    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-    let addresses: Addresses = serde_json::from_str(&line).expect("up prints its addresses");
+    let args = [
+        "up",
+        "--ephemeral",
+        "-o=json",
+        "--api-listen=127.0.0.1:0",
+        "--dns-listen=127.0.0.1:0",
+        "--http-listen=127.0.0.1:0",
+        "--xds-listen=127.0.0.1:0",
+    ];
+    let (child, addresses) =
+        cluster::spawn(&[&args[..], &cluster::RANGES].concat(), &folder.path().join("data"));
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     socket.connect(addresses.dns.as_deref().unwrap()).unwrap();
     socket.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
@@ -113,4 +110,11 @@ pub(crate) fn percentile(values: &mut [f64], percent: f64) -> f64 {
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
     let index = (last as f64 * percent / 100.0).ceil() as usize;
     values[index.min(last)]
+}
+
+/// One socket each for thousands of processes.
+pub(crate) fn raise_open_files() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    setrlimit(Resource::Nofile, limit).unwrap();
 }

@@ -10,6 +10,7 @@ use std::{
 };
 
 use dns_load::{Load, Question, run_udp};
+use portolan_wire::Addresses;
 
 use crate::world::World;
 
@@ -46,22 +47,15 @@ impl Peers {
         let [cluster, outside] = world.zone_files();
         fs::write(folder.join("cluster.local.zone"), cluster).unwrap();
         fs::write(folder.join("example.org.zone"), outside).unwrap();
-        let own = std::env::current_exe().unwrap();
 
         let knot = knot(folder);
         let upstream = knot.address.to_string();
-        let listen = free();
         let started = Instant::now();
-        let mut command = pinned(&own);
-        command.args(["face", &world.kubeconfig, &listen.to_string(), &upstream]);
-        let mut portolan = peer("portolan", listen, command.stdout(Stdio::piped()));
-        let mut line = String::new();
-        BufReader::new(portolan.child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        assert_eq!(line, "ready\n");
+        let portolan = portolan(&world.kubeconfig, &upstream);
         let load_to_ready = started.elapsed();
 
         let listen = free();
-        let mut command = pinned(&own);
+        let mut command = pinned(&std::env::current_exe().unwrap());
         let mut echo = peer("echo", listen, command.args(["echo", &listen.to_string()]));
         echo.echoes = true;
         let coredns = coredns(folder, &world.kubeconfig, &upstream);
@@ -138,6 +132,21 @@ fn debian(program: &str, package: &str) -> PathBuf {
         ["/usr/sbin", "/usr/bin", "/usr/local/sbin"].map(|folder| Path::new(folder).join(program));
     let found = found.into_iter().find(|path| path.exists());
     found.unwrap_or_else(|| panic!("{program} is needed: install the Debian package {package}"))
+}
+
+/// Ours, once it has listed everything. On one core it has one worker.
+fn portolan(kubeconfig: &str, upstream: &str) -> Peer {
+    let listen = free();
+    let mut command = pinned(Path::new(env!("CARGO_BIN_EXE_portolan")));
+    command.args(["serve", "--roles=dns", "-o=json", "--http-listen=127.0.0.1:0"]);
+    command.arg(format!("--dns-listen={listen}")).arg(format!("--dns-upstream={upstream}"));
+    command.args(["--kubeconfig", kubeconfig]).stdout(Stdio::piped());
+    let mut portolan = peer("portolan", listen, &mut command);
+    let mut line = String::new();
+    BufReader::new(portolan.child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let addresses: Addresses = serde_json::from_str(&line).expect("addresses");
+    assert_eq!(addresses.dns.as_deref(), Some(&*listen.to_string()));
+    portolan
 }
 
 fn knot(folder: &Path) -> Peer {

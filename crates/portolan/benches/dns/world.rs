@@ -1,9 +1,8 @@
 //! A cluster full of services, and the questions about it.
 
 use std::{
-    io::{BufRead, BufReader},
     net::Ipv4Addr,
-    process::{Child, Command, Stdio},
+    process::Child,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -12,19 +11,16 @@ use std::{
 };
 
 use dns_load::{Expect, Question};
-use kube::{
-    Api, Client, Config,
-    api::{DynamicObject, Patch, PatchParams, PostParams},
-    config::{KubeConfigOptions, Kubeconfig},
-    core::{ApiResource, GroupVersionKind},
-};
-use portolan_wire::Addresses;
+use kube::Client;
 use serde_json::json;
 
-/// Services, spread over [`NAMESPACES`]; each has [`ENDPOINTS`].
+pub(crate) use crate::common::cluster::Made;
+use crate::common::cluster::{
+    self, ENDPOINTS, NAMESPACES, WRITERS, connect, create, put, services, slice, slice_of, slices,
+};
+
+/// Services.
 const SERVICES: usize = 10_000;
-const NAMESPACES: usize = 20;
-const ENDPOINTS: usize = 10;
 
 /// Endpoints of the headless service.
 const MANY: u8 = 100;
@@ -38,17 +34,8 @@ const OUTSIDE: usize = 100;
 /// Names of a service that tells who has caught up: one for each look.
 const MARKS: usize = 300;
 
-/// Writes on their way at once.
-const WRITERS: usize = 32;
-
 /// Type A.
 const A: u16 = 1;
-
-/// One service that was made.
-pub(crate) struct Made {
-    pub(crate) name: String,
-    pub(crate) address: Ipv4Addr,
-}
 
 /// A running cluster with what is in it.
 pub(crate) struct World {
@@ -64,19 +51,8 @@ impl World {
     /// Starts a cluster and fills it.
     pub(crate) fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_portolan"))
-            .args(["cluster", "--ephemeral", "-o=json", "--api-listen=127.0.0.1:0"])
-            .arg(format!("--history={HISTORY}"))
-            .args(["--service-cidr=127.90.0.0/16", "--pod-cidr=127.91.0.0/16", "--data-dir"])
-            .arg(folder.path().join("cluster"))
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let addresses: Addresses = serde_json::from_str(&line).expect("addresses");
-        let kubeconfig = addresses.kubeconfig.unwrap();
+        let history = format!("--history={HISTORY}");
+        let (child, kubeconfig) = cluster::start(&[&history], &folder.path().join("cluster"));
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
         let client = runtime.block_on(connect(&kubeconfig));
         let started = Instant::now();
@@ -143,10 +119,11 @@ impl World {
         [cluster, outside_zone]
     }
 
-    /// Changes so many slices a second until it is stopped.
+    /// Changes so many slices a second until it is stopped: of ten endpoints, one goes and
+    /// another comes.
     pub(crate) fn storm(&self, rate: u32) -> Storm {
         let (stop, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-        let slices = api(&self.client, "discovery.k8s.io", "EndpointSlice", "endpointslices", "n1");
+        let slices = slices(&self.client, "n1");
         self.runtime.spawn({
             let (stop, done) = (stop.clone(), done.clone());
             async move {
@@ -154,9 +131,12 @@ impl World {
                 while !stop.load(Ordering::Relaxed) {
                     tick.tick().await;
                     let number = done.fetch_add(1, Ordering::Relaxed) as usize;
-                    let name = format!("s{}-x", 1 + number % 400 * NAMESPACES);
-                    let last = number / 400 % 200 + 20;
-                    put(&slices, &name, Ipv4Addr::new(10, 200, 0, last as u8)).await;
+                    let service = 1 + number % 400 * NAMESPACES;
+                    let last = ENDPOINTS + number / 400 % 200;
+                    let places = (1..ENDPOINTS).chain([last]);
+                    let addresses: Vec<_> =
+                        places.map(|place| cluster::endpoint(service, place)).collect();
+                    put(&slices, &format!("s{service}-x"), &addresses).await;
                 }
             }
         });
@@ -167,13 +147,13 @@ impl World {
 impl World {
     /// Gives the headless service one endpoint.
     pub(crate) fn move_to(&self, address: Ipv4Addr) {
-        let slices = api(&self.client, "discovery.k8s.io", "EndpointSlice", "endpointslices", "n0");
-        self.runtime.block_on(put(&slices, "many-x", address));
+        let slices = slices(&self.client, "n0");
+        self.runtime.block_on(put(&slices, "many-x", &[address]));
     }
 
     /// Makes so many changes, as fast as they are taken.
     pub(crate) fn churn(&self, changes: usize) {
-        let slices = api(&self.client, "discovery.k8s.io", "EndpointSlice", "endpointslices", "n2");
+        let slices = slices(&self.client, "n2");
         self.runtime.block_on(async {
             let mut writers = tokio::task::JoinSet::new();
             for writer in 0..WRITERS {
@@ -182,7 +162,7 @@ impl World {
                     for number in (writer..changes).step_by(WRITERS) {
                         let name = format!("s{}-x", 2 + number % 400 * NAMESPACES);
                         let last = (number / 400 % 200) as u8 + 20;
-                        put(&slices, &name, Ipv4Addr::new(10, 201, 0, last)).await;
+                        put(&slices, &name, &[Ipv4Addr::new(10, 201, 0, last)]).await;
                     }
                 });
             }
@@ -194,12 +174,12 @@ impl World {
     pub(crate) fn mark(&self, service: &str) -> Vec<String> {
         let hosts: Vec<String> = (0..MARKS).map(|number| format!("p{number}")).collect();
         self.runtime.block_on(async {
-            let services = api(&self.client, "", "Service", "services", "n0");
+            let all = services(&self.client, "n0");
             let spec = json!({"clusterIP": "None", "ports": [{"name": "http", "port": 80}]});
             let meta = json!({"name": service});
             let object =
                 json!({"apiVersion": "v1", "kind": "Service", "metadata": meta, "spec": spec});
-            create(&services, object).await;
+            create(&all, object).await;
             let endpoints: Vec<_> = hosts
                 .iter()
                 .enumerate()
@@ -212,11 +192,6 @@ impl World {
         });
         hosts.iter().map(|host| format!("{host}.{service}.n0.svc.cluster.local")).collect()
     }
-}
-
-async fn put(slices: &Api<DynamicObject>, name: &str, address: Ipv4Addr) {
-    let patch = Patch::Merge(json!({"endpoints": [{"addresses": [address.to_string()]}]}));
-    slices.patch(name, &PatchParams::default(), &patch).await.unwrap();
 }
 
 impl Drop for World {
@@ -249,97 +224,14 @@ fn outside() -> impl Iterator<Item = (String, Ipv4Addr)> {
     (0..OUTSIDE).map(|host| (format!("h{host}"), Ipv4Addr::new(192, 0, 2, host as u8)))
 }
 
-async fn connect(kubeconfig: &str) -> Client {
-    let kubeconfig = Kubeconfig::read_from(kubeconfig).unwrap();
-    let options = KubeConfigOptions::default();
-    Client::try_from(Config::from_custom_kubeconfig(kubeconfig, &options).await.unwrap()).unwrap()
-}
-
-fn api(
-    client: &Client,
-    group: &str,
-    kind: &str,
-    plural: &str,
-    namespace: &str,
-) -> Api<DynamicObject> {
-    let gvk = GroupVersionKind::gvk(group, "v1", kind);
-    let resource = ApiResource::from_gvk_with_plural(&gvk, plural);
-    Api::namespaced_with(client.clone(), namespace, &resource)
-}
-
-async fn create(api: &Api<DynamicObject>, object: serde_json::Value) -> DynamicObject {
-    api.create(&PostParams::default(), &serde_json::from_value(object).unwrap()).await.unwrap()
-}
-
+/// The services, and the headless one.
 async fn fill(client: &Client) -> Vec<Made> {
-    let gvk = GroupVersionKind::gvk("", "v1", "Namespace");
-    let namespaces: Api<DynamicObject> =
-        Api::all_with(client.clone(), &ApiResource::from_gvk_with_plural(&gvk, "namespaces"));
-    for namespace in 0..NAMESPACES {
-        let meta = json!({"name": format!("n{namespace}")});
-        create(&namespaces, json!({"apiVersion": "v1", "kind": "Namespace", "metadata": meta}))
-            .await;
-    }
-    let mut writers = tokio::task::JoinSet::new();
-    for writer in 0..WRITERS {
-        let client = client.clone();
-        writers.spawn(async move {
-            let mut made = Vec::new();
-            for number in (writer..SERVICES).step_by(WRITERS) {
-                made.push(service(&client, number).await);
-            }
-            made
-        });
-    }
-    let mut all: Vec<Made> = writers.join_all().await.into_iter().flatten().collect();
-    all.sort_by(|a, b| a.name.cmp(&b.name));
-    let services = api(client, "", "Service", "services", "n0");
-    let ports = json!([{"name": "http", "port": 80}]);
-    let spec = json!({"clusterIP": "None", "ports": ports});
-    create(
-        &services,
-        json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "many"}, "spec": spec}),
-    )
-    .await;
+    let all = cluster::fill(client, SERVICES).await;
+    let spec = json!({"clusterIP": "None", "ports": [{"name": "http", "port": 80}]});
+    let meta = json!({"name": "many"});
+    let object = json!({"apiVersion": "v1", "kind": "Service", "metadata": meta, "spec": spec});
+    create(&services(client, "n0"), object).await;
     let addresses: Vec<String> = many().iter().map(ToString::to_string).collect();
     slice(client, "n0", "many", &addresses).await;
     all
-}
-
-async fn service(client: &Client, number: usize) -> Made {
-    let (namespace, name) = (format!("n{}", number % NAMESPACES), format!("s{number}"));
-    let services = api(client, "", "Service", "services", &namespace);
-    let spec = json!({"ports": [{"name": "http", "port": 80}]});
-    let object =
-        json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": spec});
-    let created = create(&services, object).await;
-    let address = created.data["spec"]["clusterIP"].as_str().unwrap().parse().unwrap();
-    let endpoints: Vec<String> =
-        (0..ENDPOINTS).map(|last| format!("10.{}.{}.{last}", number / 256, number % 256)).collect();
-    slice(client, &namespace, &name, &endpoints).await;
-    Made { name: format!("{name}.{namespace}"), address }
-}
-
-async fn slice(client: &Client, namespace: &str, service: &str, addresses: &[String]) {
-    let endpoints = addresses
-        .iter()
-        .map(|address| json!({"addresses": [address], "conditions": {"ready": true}}));
-    slice_of(client, namespace, service, endpoints.collect()).await;
-}
-
-async fn slice_of(
-    client: &Client,
-    namespace: &str,
-    service: &str,
-    endpoints: Vec<serde_json::Value>,
-) {
-    let slices = api(client, "discovery.k8s.io", "EndpointSlice", "endpointslices", namespace);
-    let meta = json!({
-        "name": format!("{service}-x"), "labels": {"kubernetes.io/service-name": service},
-    });
-    let object = json!({
-        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "metadata": meta,
-        "addressType": "IPv4", "ports": [{"name": "http", "port": 8080}], "endpoints": endpoints,
-    });
-    create(&slices, object).await;
 }

@@ -55,7 +55,7 @@ fn main() {
     // Both a server and a client of TLS live in this build: name the provider.
     rustls::crypto::ring::default_provider().install_default().ok();
     let extent = if std::env::var_os(SHORT).is_some() { LEAST } else { FULL };
-    world::raise_open_files();
+    common::raise_open_files();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     runtime.block_on(restarts(&extent));
     runtime.block_on(changes(&extent));

@@ -1,32 +1,18 @@
 //! A cluster whose Pods the benchmark runs itself, and a server beside it.
 
-use std::{
-    io::{BufRead, BufReader},
-    net::Ipv4Addr,
-    path::Path,
-    process::{Child, Command, Stdio},
-};
+use std::{net::Ipv4Addr, process::Child};
 
 use kube::{
-    Api, Client, Config,
+    Api, Client,
     api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams},
-    config::{KubeConfigOptions, Kubeconfig},
-    core::{ApiResource, GroupVersionKind},
 };
-use portolan_wire::Addresses;
-use rustix::process::{Resource, getrlimit, setrlimit};
 use serde_json::{Value, json};
+
+use crate::common::cluster::{self, connect, spawn};
 
 pub(crate) const NAMESPACE: &str = "default";
 /// Changes that the API remembers. Who has missed more lists anew.
 pub(crate) const HISTORY: usize = 20_000;
-
-/// One socket each for thousands of processes.
-pub(crate) fn raise_open_files() {
-    let mut limit = getrlimit(Resource::Nofile);
-    limit.current = limit.maximum;
-    setrlimit(Resource::Nofile, limit).unwrap();
-}
 
 /// What the servers have counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -58,20 +44,6 @@ impl Drop for World {
     }
 }
 
-fn spawn(args: &[&str], folder: &Path) -> (Child, Addresses) {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_portolan"))
-        .args(args)
-        .arg("--data-dir")
-        .arg(folder)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut line = String::new();
-    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-    (child, serde_json::from_str(&line).expect("addresses"))
-}
-
 impl World {
     pub(crate) async fn start() -> Self {
         Self::with_history(HISTORY).await
@@ -80,37 +52,26 @@ impl World {
     pub(crate) async fn with_history(history: usize) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let history = format!("--history={history}");
-        let cluster_args = [
-            "cluster",
-            "--ephemeral",
-            "--no-node",
-            "-o=json",
-            "--api-listen=127.0.0.1:0",
-            &history,
-            "--service-cidr=127.90.0.0/16",
-            "--pod-cidr=127.91.0.0/16",
-        ];
-        let (cluster, addresses) = spawn(&cluster_args, &folder.path().join("cluster"));
-        let kubeconfig = addresses.kubeconfig.unwrap();
+        let (cluster, kubeconfig) =
+            cluster::start(&["--no-node", &history], &folder.path().join("cluster"));
         let server_args = [
             "serve",
             "--roles=api",
             "-o=json",
             "--http-listen=127.0.0.1:0",
+            "--xds-listen=127.0.0.1:0",
             "--kubeconfig",
             &kubeconfig,
         ];
         let (server, addresses) = spawn(&server_args, &folder.path().join("serve"));
-        let parsed = Kubeconfig::read_from(&kubeconfig).unwrap();
-        let options = KubeConfigOptions::default();
-        let config = Config::from_custom_kubeconfig(parsed, &options).await.unwrap();
+        let client = connect(&kubeconfig).await;
         Self {
             cluster,
             server,
             _folder: folder,
             http: addresses.http.unwrap(),
             kubeconfig,
-            client: Client::try_from(config).unwrap(),
+            client,
             plain: reqwest::Client::builder().no_proxy().build().unwrap(),
         }
     }
@@ -120,9 +81,7 @@ impl World {
     }
 
     pub(crate) fn api(&self, kind: &str, plural: &str) -> Api<DynamicObject> {
-        let gvk = GroupVersionKind::gvk("", "v1", kind);
-        let resource = ApiResource::from_gvk_with_plural(&gvk, plural);
-        Api::namespaced_with(self.client.clone(), NAMESPACE, &resource)
+        cluster::api(&self.client, "", kind, plural, NAMESPACE)
     }
 
     fn pods(&self) -> Api<DynamicObject> {

@@ -6,7 +6,7 @@ use reqwest::{Client, Method, RequestBuilder};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::harness::{PATIENCE, Up, apart, base64_decoded, binary, up_by};
+use crate::harness::{PATIENCE, Up, apart, base64_decoded, binary, up_by, without_faces};
 
 /// A `portolan cluster`, and how to call it.
 pub(crate) struct Api {
@@ -20,7 +20,7 @@ pub(crate) struct Api {
 pub(crate) fn cluster_flags() -> Vec<String> {
     let mut flags = apart();
     flags[0] = "cluster".into();
-    flags.retain(|flag| !flag.starts_with("--dns-listen") && !flag.starts_with("--http-listen"));
+    without_faces(&mut flags);
     flags
 }
 

@@ -126,6 +126,7 @@ fn a_port_in_use_is_named_and_ends_with_2() {
     for (flag, udp) in [
         ("--api-listen", false),
         ("--http-listen", false),
+        ("--xds-listen", false),
         ("--dns-listen", false),
         ("--dns-listen", true),
     ] {
@@ -193,6 +194,7 @@ fn bad_flags_name_what_was_expected() {
         (&["up", "--source-file", "plain"], "NAME=FILE"),
         (&["up", "--source-file", "legacy=nothing.yaml"], "nothing.yaml"),
         (&["up", "--http-listen", "0.0.0.0:0", "--ephemeral"], "loopback"),
+        (&["up", "--xds-listen", "0.0.0.0:0", "--ephemeral"], "loopback"),
         (&["up", "--api-listen", "0.0.0.0:0", "--ephemeral"], "loopback"),
         (&["wait", "svc/x", "--timeout", "soon"], "30s"),
         (&["get", "nonsense"], "services"),

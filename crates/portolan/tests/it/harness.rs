@@ -50,11 +50,18 @@ pub(crate) fn apart() -> Vec<String> {
         "--api-listen=127.0.0.1:0".into(),
         "--dns-listen=127.0.0.1:0".into(),
         "--http-listen=127.0.0.1:0".into(),
+        "--xds-listen=127.0.0.1:0".into(),
         format!("--service-cidr=127.{range}.0.0/16"),
         format!("--pod-cidr=127.{}.0.0/16", range + 1),
         "-o=json".into(),
     ];
     flags.into()
+}
+
+/// Takes out the flags that `portolan cluster` has no use for.
+pub(crate) fn without_faces(flags: &mut Vec<String>) {
+    let of_faces = ["--dns-listen", "--http-listen", "--xds-listen"];
+    flags.retain(|flag| !of_faces.iter().any(|own| flag.starts_with(own)));
 }
 
 /// A Portolan with a folder of its own as data directory.
@@ -422,4 +429,15 @@ pub(crate) fn base64_decoded(text: &str) -> Vec<u8> {
         bytes.extend(&whole[..chunk.len() - 1]);
     }
     bytes
+}
+
+/// A question for an address, without EDNS: the reply ends with it.
+pub(crate) fn address_query(name: &str) -> Vec<u8> {
+    let mut query = b"\x00\x01\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00".to_vec();
+    for label in name.split('.') {
+        query.push(u8::try_from(label.len()).unwrap());
+        query.extend(label.as_bytes());
+    }
+    query.extend(b"\x00\x00\x01\x00\x01");
+    query
 }

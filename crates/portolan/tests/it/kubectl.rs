@@ -5,7 +5,7 @@ use std::{
     process::Stdio,
 };
 
-use crate::harness::{apart, eventually, expect, python_deployment, up, up_with};
+use crate::harness::{apart, eventually, expect, python_deployment, up, up_with, without_faces};
 
 const WEB: &str = include_str!("../../../../examples/web.yaml");
 
@@ -192,7 +192,7 @@ fn logs_follow_a_process() {
 #[test]
 fn a_cluster_without_a_node_leaves_pods_to_others() {
     let mut flags = apart();
-    flags.retain(|flag| !flag.starts_with("--dns-listen") && !flag.starts_with("--http-listen"));
+    without_faces(&mut flags);
     flags[0] = "cluster".into();
     let up = up_with(tempfile::tempdir().unwrap(), &flags, &["--ephemeral", "--no-node"]);
     // Only the one of processes outside the cluster, which runs nothing.

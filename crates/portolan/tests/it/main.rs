@@ -7,11 +7,13 @@
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 
 mod abuse;
+mod agent;
 mod api;
 mod bad_input;
 mod cli;
 mod corefile;
 mod demo;
+mod dns_faults;
 mod exec;
 mod harness;
 mod kubectl;

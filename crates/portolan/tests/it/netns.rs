@@ -71,7 +71,7 @@ spec:
 fn flags() -> Vec<String> {
     ["up", "--pod-network=netns", "--api-listen=127.0.0.1:0", "--dns-listen=127.0.0.1:0"]
         .into_iter()
-        .chain(["--http-listen=127.0.0.1:0", "-o=json"])
+        .chain(["--http-listen=127.0.0.1:0", "--xds-listen=127.0.0.1:0", "-o=json"])
         .map(str::to_owned)
         .collect()
 }

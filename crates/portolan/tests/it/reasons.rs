@@ -211,10 +211,10 @@ spec: {{selector: {{app: web}}, ports: [{{port: 80, targetPort: {target}}}]}}
     up.apply(&named("8080"));
     cleared(&up, "svc/web", "PTL0110");
 
-    let absent = up.try_portolan(&["why", "svc/web", "--on", "xds"]);
+    let absent = up.try_portolan(&["why", "svc/web", "--on", "console"]);
     assert_eq!(absent.code, Some(1), "{absent:?}");
     assert!(absent.out.contains("PTL0306"), "{absent:?}");
-    let waited = up.try_portolan(&["wait", "svc/web", "--on", "xds", "--timeout", "200ms"]);
+    let waited = up.try_portolan(&["wait", "svc/web", "--on", "console", "--timeout", "200ms"]);
     assert_eq!(waited.code, Some(1), "{waited:?}");
 }
 

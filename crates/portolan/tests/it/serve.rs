@@ -13,12 +13,14 @@ use std::{
     time::Duration,
 };
 
-use crate::harness::{Up, binary, eventually, expect, free_port, run, service, up_with};
+use crate::harness::{
+    Up, address_query, binary, eventually, expect, free_port, run, service, up_with,
+};
 
 const WEB: &str = "web.default.svc.cluster.local";
 
 /// A cluster alone, on a port that it keeps.
-fn cluster(folder: tempfile::TempDir, port: u16) -> Up {
+pub(crate) fn cluster(folder: tempfile::TempDir, port: u16) -> Up {
     let range = 90 + u8::try_from(port % 10).unwrap();
     let flags = [
         "cluster".to_owned(),
@@ -31,12 +33,14 @@ fn cluster(folder: tempfile::TempDir, port: u16) -> Up {
     up_with(folder, &flags, &[])
 }
 
-fn serve(folder: tempfile::TempDir, kubeconfig: &str, dns: u16) -> Up {
+/// All faces for a cluster, with DNS on a port that it keeps.
+pub(crate) fn serve(folder: tempfile::TempDir, kubeconfig: &str, dns: u16) -> Up {
     let flags = [
         "serve".to_owned(),
         format!("--kubeconfig={kubeconfig}"),
         format!("--dns-listen=127.0.0.1:{dns}"),
         "--http-listen=127.0.0.1:0".to_owned(),
+        "--xds-listen=127.0.0.1:0".to_owned(),
         "-o=json".to_owned(),
     ];
     up_with(folder, &flags, &[])
@@ -67,12 +71,7 @@ impl Load {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         socket.connect(dns).unwrap();
         socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-        let mut query = b"\x00\x00\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00".to_vec();
-        for label in WEB.split('.') {
-            query.push(u8::try_from(label.len()).unwrap());
-            query.extend(label.as_bytes());
-        }
-        query.extend(b"\x00\x00\x01\x00\x01");
+        let mut query = address_query(WEB);
         let (halt, count) = (stop.clone(), asked.clone());
         let wrong = thread::spawn(move || {
             let mut wrong = Vec::new();
@@ -146,7 +145,7 @@ fn loss_of_the_api_and_restarts_without_it() {
     let face_folder = face.sigkill();
     let face = serve(face_folder, &kubeconfig, dns_port);
     assert_eq!(face.dig(WEB, "A"), right);
-    assert!(face.said().contains("telling what it had before"), "{}", face.said());
+    assert!(face.said().contains("telling what the API had before"), "{}", face.said());
     assert!(lost(&face), "{:?}", ready(&face));
     // As old as what it tells, not as its own life.
     assert!(age(&face) > 0.0);
@@ -175,7 +174,13 @@ fn names_fail_until_everything_is_known() {
     std::fs::write(&kubeconfig, text).unwrap();
     let data = folder.path().join("data");
     let mut child = Command::new(binary())
-        .args(["serve", "--dns-listen=127.0.0.1:0", "--http-listen=127.0.0.1:0", "-o=json"])
+        .args([
+            "serve",
+            "--dns-listen=127.0.0.1:0",
+            "--http-listen=127.0.0.1:0",
+            "--xds-listen=127.0.0.1:0",
+            "-o=json",
+        ])
         .arg(format!("--kubeconfig={}", kubeconfig.display()))
         .arg(format!("--data-dir={}", data.display()))
         .stdin(Stdio::null())

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::harness::{Up, eventually, expect, up};
+use crate::harness::{Up, address_query, eventually, expect, up};
 
 const WEB: &str = include_str!("../../../../examples/web.yaml");
 
@@ -63,6 +63,8 @@ fn two_replicas_have_endpoints_a_name_and_a_virtual_ip_that_rotates() {
     ]);
     assert_eq!(expanded.trim(), address);
 
+    how_names_are_answered(&up, &address);
+
     // Every fresh connection to the virtual IP may take another Pod: over some
     // calls, both answer, in equal parts.
     let mut answers: BTreeMap<String, u32> = BTreeMap::new();
@@ -82,6 +84,59 @@ fn two_replicas_have_endpoints_a_name_and_a_virtual_ip_that_rotates() {
     ]);
     assert_eq!(hollow.trim(), "true true");
     assert!(up.portolan(&["get", "instances", "web"]).contains("(hollow)"));
+}
+
+/// The answer as a Pod gets it, and stage by stage why.
+fn how_names_are_answered(up: &Up, address: &str) {
+    let dns = up.addresses.dns.as_deref().unwrap();
+    let pod = up.kubectl(&["get", "pods", "-l", "app=web", "-o", "name"]);
+    let from = format!("default/{}", pod.lines().next().unwrap().trim_start_matches("pod/"));
+    let traced = up.portolan(&["dig", "web.default", "--from", &from, "+trace", "--dns", dns]);
+    let told = [
+        ";; web.default.default.svc.cluster.local -> NXDOMAIN",
+        "answer     NXDOMAIN: the namespace has no service \"default\"",
+        ";; web.default.svc.cluster.local -> NOERROR",
+        "service default/web, 2 of 2 endpoints served",
+        address,
+    ];
+    let mut rest = traced.as_str();
+    for words in told {
+        let (_, after) = rest.split_once(words).unwrap_or_else(|| panic!("{words:?} in {traced}"));
+        rest = after;
+    }
+    for (target, exit, words) in [
+        ("svc/web", 0, "answer        1 records"),
+        (
+            "nosuch.default.svc.cluster.local",
+            1,
+            "NXDOMAIN: the namespace has no service \"nosuch\"",
+        ),
+        (address, 0, ".in-addr.arpa PTR"),
+    ] {
+        let why = up.try_portolan(&["why", target, "--on", "dns"]);
+        assert!(why.code == Some(exit) && why.out.contains(words), "{target}: {why:?}");
+    }
+    let why = up.try_portolan(&["why", "svc/web"]);
+    assert!(!why.out.contains("cluster.local. (services"), "nobody asked about DNS: {why:?}");
+    who_asks_in_vain(up);
+}
+
+/// A client that floods the server with names that do not exist is found out.
+fn who_asks_in_vain(up: &Up) {
+    let socket = std::net::UdpSocket::bind("127.0.0.9:0").unwrap();
+    socket.connect(up.addresses.dns.as_deref().unwrap()).unwrap();
+    let query = address_query("nosuch.default.svc.cluster.local");
+    eventually("the flood is seen", || {
+        for _ in 0..100 {
+            socket.send(&query).unwrap();
+        }
+        let clients = up.portolan(&["get", "dns-clients"]);
+        let line = clients.lines().find(|line| line.starts_with("127.0.0.9 "));
+        match line {
+            Some(line) if line.contains("100 %") => Ok(()),
+            _ => Err(clients),
+        }
+    });
 }
 
 #[test]

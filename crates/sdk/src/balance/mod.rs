@@ -141,8 +141,25 @@ struct Shared {
 
 impl Shared {
     fn now(&self) -> Nanos {
-        u64::try_from(self.began.elapsed().as_nanos()).unwrap_or(u64::MAX)
+        nanos(self.began.elapsed())
     }
+
+    /// A call ended.
+    fn learn(&self, endpoint: &Endpoint, went_well: bool, took: Nanos, now: Nanos) {
+        if went_well {
+            endpoint.load.observe(took, now, self.settings.decay);
+            endpoint.health.succeed();
+            self.budget.succeed();
+        } else {
+            endpoint.load.fail(took, now, self.settings.decay);
+            endpoint.health.fail(now, &self.settings);
+            self.budget.fail();
+        }
+    }
+}
+
+fn nanos(time: Duration) -> Nanos {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 impl fmt::Debug for Balancer {
@@ -198,6 +215,20 @@ impl Balancer {
         self.pick_at(call, self.shared.now())
     }
 
+    /// Tells how a call to an instance ended that was chosen elsewhere (by another balancer, or for
+    /// another process), so that it counts here too. `false`: it takes no calls now.
+    pub fn observe(&self, instance: SocketAddr, went_well: bool, took: Duration) -> bool {
+        let now = self.shared.now();
+        let table = self.table(now);
+        let is_meant = |endpoint: &&Arc<Endpoint>| endpoint.instance.socket_address() == instance;
+        let mut found = false;
+        for endpoint in table.endpoints().filter(is_meant) {
+            found = true;
+            self.shared.learn(endpoint, went_well, nanos(took), now);
+        }
+        found
+    }
+
     fn pick_at(&self, call: &Call<'_>, now: Nanos) -> Option<Pick> {
         let table = self.table(now);
         let endpoint = table.choose(&self.shared.settings, call, now, &mut rand::rng())?.clone();
@@ -248,9 +279,13 @@ impl Pick {
     }
 
     fn succeeded_at(self, now: Nanos) {
-        self.endpoint.load.observe(now.saturating_sub(self.began), now, self.shared.settings.decay);
-        self.endpoint.health.succeed();
-        self.shared.budget.succeed();
+        self.shared.learn(&self.endpoint, true, now.saturating_sub(self.began), now);
+    }
+
+    /// The call ended, and took so long: where the time since the choice says little, as other
+    /// processes make the calls.
+    pub fn ended(self, went_well: bool, took: Duration) {
+        self.shared.learn(&self.endpoint, went_well, nanos(took), self.shared.now());
     }
 
     /// The instance did not do what it should: no connection, no answer, or one that says so.
@@ -260,9 +295,7 @@ impl Pick {
     }
 
     fn failed_at(self, now: Nanos) {
-        self.endpoint.load.fail(now.saturating_sub(self.began), now, self.shared.settings.decay);
-        self.endpoint.health.fail(now, &self.shared.settings);
-        self.shared.budget.fail();
+        self.shared.learn(&self.endpoint, false, now.saturating_sub(self.began), now);
     }
 }
 

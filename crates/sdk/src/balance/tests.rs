@@ -391,3 +391,28 @@ fn the_ring_is_that_of_envoy_and_grpc() {
         assert_eq!(called(&balancer, &call, 0), owner, "{key:?}");
     }
 }
+
+/// What another balancer, or another process, has found out counts as one's own.
+#[test]
+fn calls_that_were_made_elsewhere_count() {
+    let balancer = with(Policy::PeakEwma, &[100, 100, 100]);
+    let bad = address(2);
+    for _ in 0..EJECTED_AFTER {
+        assert!(balancer.observe(bad, false, Duration::from_millis(5)));
+    }
+    let chosen: BTreeSet<u8> = (0..200).map(|_| last_byte(&balancer.pick().unwrap())).collect();
+    assert_eq!(chosen, BTreeSet::from([1, 3]));
+    assert!(!balancer.observe(address(9), true, Duration::ZERO), "there is no such instance");
+    let pick = balancer.pick().unwrap();
+    let slow = last_byte(&pick);
+    pick.ended(true, Duration::from_secs(9));
+    let others: BTreeSet<u8> = (0..200)
+        .map(|_| {
+            let pick = balancer.pick().unwrap();
+            let number = last_byte(&pick);
+            pick.ended(true, Duration::from_millis(1));
+            number
+        })
+        .collect();
+    assert!(others.contains(&(4 - slow)), "{others:?}");
+}

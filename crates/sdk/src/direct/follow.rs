@@ -20,12 +20,9 @@ use super::api::{Event, Failure, Pods, parse_event};
 use crate::{
     cache::Changed,
     directory::{Directory, End},
+    feed::{PAUSE_FIRST, PAUSE_MAX},
 };
 
-/// The first pause is short: most losses are restarts of the API server.
-const PAUSE_FIRST: Duration = Duration::from_millis(100);
-/// client-go's reflector waits 30 s at most.
-const PAUSE_MAX: Duration = Duration::from_secs(30);
 /// A watch that held this long was a good one, even if it brought nothing.
 const WATCH_HELD: Duration = Duration::from_secs(5);
 

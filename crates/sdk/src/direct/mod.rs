@@ -12,34 +12,22 @@ mod follow;
 mod settings;
 mod writer;
 
-use std::{
-    any::Any,
-    sync::{Arc, Mutex, PoisonError, Weak},
-    time::Duration,
-};
+use std::{any::Any, sync::Arc};
 
 use portolan_dialects::{Dialect, Registration};
-use tokio::task::AbortHandle;
 
 use crate::{
     Error, Instance, Subscription,
     cache::Cache,
-    directory::{Directory, wait_first},
-    kept::{self, KeptFile},
+    directory::{Failure, wait_first},
+    feed::{Feed, Patience, Slot},
+    kept::KeptFile,
 };
 use api::Pods;
 use writer::Writer;
 
 pub use settings::Builder;
 pub use writer::Registered;
-
-/// How long [`Registry::subscribe`] waits for the first listing while the API
-/// cannot be reached: as long as the API server's restart on a small machine.
-const FIRST_LISTING_WITHIN: Duration = Duration::from_secs(30);
-
-/// The same where something is known from before the start: an API that is there has answered by
-/// then.
-pub(crate) const FIRST_BEFORE_KEPT_WITHIN: Duration = Duration::from_secs(2);
 
 /// The registry of one namespace. Cheap to clone; one per process is enough.
 #[derive(Clone)]
@@ -53,24 +41,8 @@ struct Inner {
     pods: Pods,
     dialects: Vec<Dialect>,
     writer: Option<Arc<Writer>>,
-    feed: Mutex<Weak<Feed>>,
+    feed: Slot<()>,
     kept: Option<KeptFile>,
-}
-
-/// The one watch of a registry; it ends with the last subscription.
-struct Feed {
-    directory: Arc<Directory>,
-    task: AbortHandle,
-    keeper: Option<AbortHandle>,
-}
-
-impl Drop for Feed {
-    fn drop(&mut self) {
-        self.task.abort();
-        if let Some(keeper) = &self.keeper {
-            keeper.abort();
-        }
-    }
 }
 
 impl std::fmt::Debug for Registry {
@@ -121,14 +93,61 @@ impl Registry {
         Registered::new(writer, services.into_iter().collect()).await
     }
 
-    /// The instances of an interface, asked of the API now. To follow them,
-    /// and for anything that is called often, [`subscribe`](Self::subscribe).
-    pub async fn list(&self, interface: &str) -> Result<Vec<Arc<Instance>>, Error> {
+    /// The same registry, writing natively as an owner ([`Builder::owner`]) whose life begins now:
+    /// for a process that registers for others, whose records each have an owner and a life of
+    /// their own. What it registers replaces what the owner has on the Pod.
+    ///
+    /// # Errors
+    ///
+    /// When the own Pod is not known, or the name is none of an owner.
+    pub fn as_owner(&self, owner: &str) -> Result<Self, Error> {
+        let before = self.inner.writer.as_deref().ok_or(Error::PodUnknown)?;
+        let Inner { namespace, pod, pods, dialects, .. } = &*self.inner;
+        let writer = before.as_owner(settings::owner(owner)?);
+        let inner = Inner {
+            namespace: namespace.clone(),
+            pod: pod.clone(),
+            pods: pods.clone(),
+            dialects: dialects.clone(),
+            writer: Some(Arc::new(writer)),
+            feed: Slot::default(),
+            kept: None,
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Takes back what the owner of this registry has on its Pod from an earlier life; with a list
+    /// dialect there is nothing that could be told to be its own. That the Pod is gone is no error.
+    ///
+    /// # Errors
+    ///
+    /// When the own Pod is not known, or the API cannot be reached or refuses.
+    pub async fn withdraw(&self) -> Result<(), Error> {
+        let writer = self.inner.writer.as_deref().ok_or(Error::PodUnknown)?;
+        writer.withdraw().await
+    }
+
+    /// The interfaces that are registered in the namespace, asked of the API now, in order.
+    ///
+    /// # Errors
+    ///
+    /// When the API cannot be reached or refuses.
+    pub async fn interfaces(&self) -> Result<Vec<String>, Error> {
+        Ok(self.listed().await?.interfaces())
+    }
+
+    async fn listed(&self) -> Result<Cache, Error> {
         let (_, pods) =
             self.inner.pods.list().await.map_err(|failure| failure.into_error("list Pods"))?;
         let mut cache = Cache::new(self.inner.dialects.clone());
         cache.replace(&pods);
-        Ok(cache.instances(interface))
+        Ok(cache)
+    }
+
+    /// The instances of an interface, asked of the API now. To follow them,
+    /// and for anything that is called often, [`subscribe`](Self::subscribe).
+    pub async fn list(&self, interface: &str) -> Result<Vec<Arc<Instance>>, Error> {
+        Ok(self.listed().await?.instances(interface))
     }
 
     /// Follows the instances of an interface. Returns when they are known, so
@@ -141,34 +160,20 @@ impl Registry {
     pub async fn subscribe(&self, interface: &str) -> Result<Subscription, Error> {
         let feed = self.feed();
         let mut receiver = feed.directory.subscribe(interface);
-        let kept = feed.directory.has_begun_with(interface);
-        let within = if kept { FIRST_BEFORE_KEPT_WITHIN } else { FIRST_LISTING_WITHIN };
-        let first =
-            wait_first(&feed.directory, "list Pods", within, |failure| kept || failure.is_final());
-        match first.await {
-            // Refused is not unreachable: nothing that was kept makes up for a permission.
-            Err(error) if !kept || error.is_final() => return Err(error),
-            _ => {}
-        }
+        let patience = Patience::with(&feed.directory, interface);
+        let gives_up = |failure: &Failure| patience.kept || failure.is_final();
+        patience
+            .accept(wait_first(&feed.directory, "list Pods", patience.within, gives_up).await)?;
         // The first listing is where the caller begins, not a change.
         receiver.mark_unchanged();
         Ok(Subscription::new(interface, receiver, feed as Arc<dyn Any + Send + Sync>))
     }
 
-    /// The running watch, or a new one.
-    fn feed(&self) -> Arc<Feed> {
-        let mut slot = self.inner.feed.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(feed) = slot.upgrade()
-            && !feed.task.is_finished()
-        {
-            return feed;
-        }
-        let directory = Arc::new(Directory::new(Cache::new(self.inner.dialects.clone())));
-        let keeper = kept::start(self.inner.kept.as_ref(), &directory);
-        let following = follow::follow(self.inner.pods.clone(), directory.clone());
-        let task = tokio::spawn(following).abort_handle();
-        let feed = Arc::new(Feed { directory, task, keeper });
-        *slot = Arc::downgrade(&feed);
-        feed
+    fn feed(&self) -> Arc<Feed<()>> {
+        let Inner { dialects, pods, kept, .. } = &*self.inner;
+        let cache = || Cache::new(dialects.clone());
+        self.inner
+            .feed
+            .feed(cache, kept.as_ref(), |directory, ()| follow::follow(pods.clone(), directory))
     }
 }

@@ -6,13 +6,13 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, Weak},
+    sync::Arc,
 };
 
 use portolan_dialects::{Dialect, ListDialect, app::App, native::Owner};
 
 use super::{Inner, Registry, api::Pods, connect, writer::Writer};
-use crate::{Error, kept::KeptFile};
+use crate::{Error, feed::Slot, kept::KeptFile};
 
 /// The namespace of a Pod's ServiceAccount, as every Pod has it mounted.
 const NAMESPACE_FILE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
@@ -165,7 +165,7 @@ impl Builder {
         let writer = pod
             .as_ref()
             .map(|pod| Arc::new(Writer::new(pods.clone(), &namespace, pod, list, owner)));
-        let feed = Mutex::new(Weak::new());
+        let feed = Slot::default();
         let kept = keep_in.map(|path| KeptFile::new(path, &format!("namespace/{namespace}")));
         let inner = Inner { namespace, pod, pods, dialects, writer, feed, kept };
         Ok(Registry { inner: Arc::new(inner) })
@@ -203,10 +203,7 @@ impl Builder {
                 fix: "give a DNS name such as corp.example",
             })?,
         };
-        let owner = self.owner.as_deref().map(Owner::new).transpose().map_err(|problem| {
-            let fix = "give the name of the container";
-            Error::Setting { name: "owner", problem, fix }
-        })?;
+        let owner = self.owner.as_deref().map(owner).transpose()?;
         let list = self.write_as.unwrap_or(ListDialect::App(app));
         let mut dialects = vec![list.reader()];
         let own = owner.is_some().then_some(Dialect::Native);
@@ -253,6 +250,14 @@ impl Builder {
         }
         Ok(Target::Url { api, token_file, ca_file })
     }
+}
+
+/// The name of an owner.
+pub(super) fn owner(name: &str) -> Result<Owner, Error> {
+    Owner::new(name).map_err(|problem| {
+        let fix = "give the name of the container";
+        Error::Setting { name: "owner", problem, fix }
+    })
 }
 
 /// A token must never leave the machine in the clear.

@@ -2,7 +2,7 @@
 //! for each request.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     fmt,
     future::Future,
     net::SocketAddr,
@@ -31,13 +31,9 @@ pub fn discover<S>(
 where
     S: Send + 'static,
 {
-    type State = (
-        Subscription,
-        bool,
-        BTreeMap<SocketAddr, ()>,
-        VecDeque<(SocketAddr, Option<Arc<Instance>>)>,
-    );
-    let state: State = (subscription, true, BTreeMap::new(), VecDeque::new());
+    type State =
+        (Subscription, bool, BTreeSet<SocketAddr>, VecDeque<(SocketAddr, Option<Arc<Instance>>)>);
+    let state: State = (subscription, true, BTreeSet::new(), VecDeque::new());
     let steps =
         stream::unfold(state, async |(mut subscription, mut first, mut known, mut steps)| {
             loop {
@@ -52,12 +48,12 @@ where
                     snapshot.available().iter().map(|one| (one.socket_address(), one)).collect();
                 // Who is new comes first, so that there is no moment with nobody.
                 for (at, one) in &now {
-                    if known.insert(*at, ()).is_none() {
+                    if known.insert(*at) {
                         steps.push_back((*at, Some((*one).clone())));
                     }
                 }
                 let gone: Vec<SocketAddr> =
-                    known.keys().filter(|at| !now.contains_key(*at)).copied().collect();
+                    known.iter().filter(|at| !now.contains_key(*at)).copied().collect();
                 for at in gone {
                     known.remove(&at);
                     steps.push_back((at, None));

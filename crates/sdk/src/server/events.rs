@@ -1,9 +1,6 @@
 //! What happens to services and instances, one event after the other.
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    time::Duration,
-};
+use std::collections::{BTreeMap, VecDeque};
 
 use portolan_runtime::Backoff;
 use portolan_wire::{Instance, Service, WatchEvent};
@@ -13,9 +10,7 @@ use super::{
     ServiceQuery,
     http::{Events, Http, Told},
 };
-
-const PAUSE_FIRST: Duration = Duration::from_millis(100);
-const PAUSE_MAX: Duration = Duration::from_secs(30);
+use crate::feed::{PAUSE_FIRST, PAUSE_MAX};
 
 /// One event. Of one service, it comes before its instances and goes after them.
 #[derive(Clone, Debug, PartialEq)]

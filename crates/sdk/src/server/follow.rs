@@ -8,7 +8,8 @@
 //! ```
 //!
 //! A stream that breaks is taken up again from the last version that was whole. When a service is
-//! added a new stream begins, whose first state has all of them.
+//! added a new stream begins, whose first state has all of them, and which leaves out those that
+//! nobody subscribes to any more.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -27,12 +28,9 @@ use crate::{
     Instance,
     cache::{Cache, Changed},
     directory::{Directory, End, Failure},
+    feed::{PAUSE_FIRST, PAUSE_MAX},
 };
 
-/// The first pause is short: most losses are restarts of the server.
-const PAUSE_FIRST: Duration = Duration::from_millis(100);
-/// As long as for the Kubernetes API.
-const PAUSE_MAX: Duration = Duration::from_secs(30);
 /// Subscriptions that are made together go into one stream.
 const GATHERING: Duration = Duration::from_millis(5);
 
@@ -77,8 +75,10 @@ impl Wanted {
         self.0.told.subscribe().wait_for(|told| *told >= generation).await.ok();
     }
 
-    fn now(&self) -> (u64, Vec<String>) {
-        let services = self.0.services.lock().unwrap_or_else(PoisonError::into_inner);
+    /// What is wanted now. Services that nobody subscribes to any more are let go.
+    fn now(&self, directory: &Directory) -> (u64, Vec<String>) {
+        let mut services = self.0.services.lock().unwrap_or_else(PoisonError::into_inner);
+        services.retain(|service| !directory.forget(service));
         (*self.0.asked.borrow(), services.iter().cloned().collect())
     }
 
@@ -96,7 +96,12 @@ pub(super) async fn follow(http: Http, directory: Arc<Directory>, wanted: Wanted
     loop {
         wanted.is_more_than(0).await;
         sleep(GATHERING).await;
-        let (generation, services) = wanted.now();
+        let (generation, services) = wanted.now(directory);
+        if services.is_empty() {
+            // Asking for none would be asking for all.
+            wanted.is_more_than(generation).await;
+            continue;
+        }
         // Whoever asks for more has not been told the rest at that version.
         let version = held.take().filter(|(of, _)| *of == generation).map(|(_, version)| version);
         let mut stream = Stream { directory, wanted: &wanted, generation, services, version };
@@ -214,8 +219,9 @@ impl Pending {
                 *slot = instances;
             }
         }
-        let set = all.into_iter().filter(|(service, now)| cache.set(service, now.clone()));
-        set.map(|(service, _)| service.to_owned()).collect()
+        let set = all.into_iter();
+        set.filter_map(|(service, now)| cache.set(service, now).then(|| service.to_owned()))
+            .collect()
     }
 
     fn apply(self, cache: &mut Cache) -> Changed {

@@ -10,7 +10,7 @@ use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::TokioExecutor,
 };
-use portolan_wire::{Failure as Refusal, WatchEvent};
+use portolan_wire::{Failure as Refusal, WatchEvent, with_query};
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 
@@ -86,13 +86,7 @@ impl Http {
         path: &str,
         query: impl Iterator<Item = (&'a str, &'a str)>,
     ) -> Result<Incoming, Failure> {
-        let mut uri = format!("{}{path}", self.server);
-        for (number, (name, value)) in query.enumerate() {
-            uri.push(if number == 0 { '?' } else { '&' });
-            uri.push_str(name);
-            uri.push('=');
-            encode(value, &mut uri);
-        }
+        let uri = with_query(format!("{}{path}", self.server), query);
         let request = Request::get(uri).header(header::ACCEPT, "application/json");
         let request = request.body(Empty::new()).map_err(|error| broken(&chain(&error)))?;
         let answer = self.client.request(request).await;
@@ -119,20 +113,6 @@ fn broken(detail: &str) -> Failure {
 async fn collect(body: Incoming) -> Result<Bytes, Failure> {
     let collected = Limited::new(body, ANSWER_BYTES_MAX).collect().await;
     collected.map(|all| all.to_bytes()).map_err(|error| broken(&chain(&*error)))
-}
-
-/// Percent-encodes a query value (RFC 3986: all but unreserved characters).
-fn encode(value: &str, into: &mut String) {
-    const HEX: &[u8; 16] = b"0123456789ABCDEF";
-    for byte in value.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            into.push(char::from(byte));
-        } else {
-            into.push('%');
-            into.push(char::from(HEX[usize::from(byte >> 4)]));
-            into.push(char::from(HEX[usize::from(byte & 15)]));
-        }
-    }
 }
 
 /// What came over an open watch.
@@ -232,12 +212,5 @@ mod tests {
         assert_eq!(event.unwrap(), Told::Event(Box::new(synced)));
         assert!(parse(b"data: {\"event\":\"unheard\"}\n\n").is_err());
         assert!(parse(b"data: \xff\n\n").is_err());
-    }
-
-    #[test]
-    fn query_values() {
-        let mut text = String::new();
-        encode("registry:a/b c\u{e4}%", &mut text);
-        assert_eq!(text, "registry%3Aa%2Fb%20c%C3%A4%25");
     }
 }

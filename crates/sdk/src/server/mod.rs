@@ -13,12 +13,7 @@ mod events;
 mod follow;
 mod http;
 
-use std::{
-    any::Any,
-    fmt,
-    sync::{Arc, Mutex, PoisonError, Weak},
-    time::Duration,
-};
+use std::{any::Any, fmt, sync::Arc};
 
 use portolan_wire::{Instance, Page, Service};
 use tokio::{task::AbortHandle, time::timeout};
@@ -28,14 +23,10 @@ use self::{follow::Wanted, http::Http};
 use crate::{
     Error, Subscription,
     cache::Cache,
-    directory::{Directory, wait_first},
-    kept::{self, KeptFile},
+    directory::{Failure, wait_first},
+    feed::{Feed, Patience, Slot},
+    kept::KeptFile,
 };
-
-/// How long [`Discovery::subscribe`] waits for the first state while the server cannot be reached.
-const FIRST_STATE_WITHIN: Duration = Duration::from_secs(30);
-/// The same where something is known from before the start.
-const FIRST_BEFORE_KEPT_WITHIN: Duration = Duration::from_secs(2);
 
 /// A client of a Portolan server. Cheap to clone; one per process is enough.
 ///
@@ -61,24 +52,8 @@ pub struct Discovery {
 struct Inner {
     http: Http,
     kept: Option<KeptFile>,
-    feed: Mutex<Weak<Feed>>,
-}
-
-/// The one stream of a client; it ends with the last subscription.
-struct Feed {
-    directory: Arc<Directory>,
-    wanted: Wanted,
-    task: AbortHandle,
-    keeper: Option<AbortHandle>,
-}
-
-impl Drop for Feed {
-    fn drop(&mut self) {
-        self.task.abort();
-        if let Some(keeper) = &self.keeper {
-            keeper.abort();
-        }
-    }
+    /// One stream for all subscriptions.
+    feed: Slot<Wanted>,
 }
 
 impl fmt::Debug for Discovery {
@@ -153,7 +128,7 @@ impl Discovery {
     }
 
     fn with(url: &str, kept: Option<KeptFile>) -> Result<Self, Error> {
-        let inner = Inner { http: Http::new(url)?, kept, feed: Mutex::new(Weak::new()) };
+        let inner = Inner { http: Http::new(url)?, kept, feed: Slot::default() };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -243,41 +218,27 @@ impl Discovery {
         let feed = self.feed();
         let mut receiver = feed.directory.subscribe(&service);
         let generation = feed.wanted.add(&service);
-        let kept = feed.directory.has_begun_with(&service);
-        let within = if kept { FIRST_BEFORE_KEPT_WITHIN } else { FIRST_STATE_WITHIN };
+        let patience = Patience::with(&feed.directory, &service);
+        let gives_up = |failure: &Failure| patience.kept || failure.is_final();
         let action = format!("follow services at {}", self.inner.http.server());
         let first = async {
-            wait_first(&feed.directory, &action, within, |failure| kept || failure.is_final())
-                .await?;
-            let told = timeout(within, feed.wanted.told(generation)).await;
+            wait_first(&feed.directory, &action, patience.within, gives_up).await?;
+            let told = timeout(patience.within, feed.wanted.told(generation)).await;
             told.map_err(|_| Error::Unreachable {
                 action: action.clone(),
                 detail: feed.directory.trouble().unwrap_or_else(|| "no answer in time".to_owned()),
             })
         };
-        match first.await {
-            Err(error) if !kept || error.is_final() => return Err(error),
-            _ => {}
-        }
+        patience.accept(first.await)?;
         receiver.mark_unchanged();
         Ok(Subscription::new(interface, receiver, feed as Arc<dyn Any + Send + Sync>))
     }
 
-    fn feed(&self) -> Arc<Feed> {
-        let mut slot = self.inner.feed.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(feed) = slot.upgrade()
-            && !feed.task.is_finished()
-        {
-            return feed;
-        }
-        let directory = Arc::new(Directory::new(Cache::default()));
-        let keeper = kept::start(self.inner.kept.as_ref(), &directory);
-        let wanted = Wanted::default();
-        let following = follow::follow(self.inner.http.clone(), directory.clone(), wanted.clone());
-        let task = tokio::spawn(following).abort_handle();
-        let feed = Arc::new(Feed { directory, wanted, task, keeper });
-        *slot = Arc::downgrade(&feed);
-        feed
+    fn feed(&self) -> Arc<Feed<Wanted>> {
+        let Inner { http, kept, feed } = &*self.inner;
+        feed.feed(Cache::default, kept.as_ref(), |directory, wanted| {
+            follow::follow(http.clone(), directory, wanted)
+        })
     }
 }
 

@@ -229,6 +229,36 @@ async fn a_record_of_ones_own_takes_one_write() {
     assert_eq!(fake.requests().len(), 5);
 }
 
+/// A process that registers for others: each owner has a record, and each life of one replaces what
+/// the life before left.
+#[tokio::test]
+async fn one_process_writes_for_several_owners() {
+    let fake = Fake::start().await;
+    fake.put_plain("p1");
+    let registry = registry(&fake, "p1").await;
+    let put = async |owner: &str, name: &str| {
+        let owner = registry.as_owner(owner).unwrap();
+        owner.register(service(name, 80)).await.unwrap().keep();
+    };
+    put("a", "reviews").await;
+    put("b", "ratings").await;
+    put("a", "details").await;
+    let names = |owner: &str| -> Vec<String> {
+        let all = records(&fake, "p1").remove(owner).unwrap_or_default();
+        all.into_iter().map(|one| one.interface).collect()
+    };
+    assert_eq!((names("a"), names("b")), (vec!["details".into()], vec!["ratings".into()]));
+    let listed = native(&fake, "p1", "c").await;
+    assert_eq!(listed.interfaces().await.unwrap(), ["details", "ratings"]);
+
+    // One that has written nothing in this life takes back what the last one left.
+    registry.as_owner("a").unwrap().withdraw().await.unwrap();
+    assert_eq!(records(&fake, "p1").into_keys().collect::<Vec<_>>(), ["b"]);
+    fake.delete("p1");
+    registry.as_owner("b").unwrap().withdraw().await.unwrap();
+    assert!(registry.as_owner("a/b").is_err());
+}
+
 /// Two containers of one Pod that write at the same time: neither ever reads
 /// what the other wrote, so there is nothing to lose.
 #[tokio::test]

@@ -62,6 +62,21 @@ async fn one_stream_tells_what_was_asked_for() {
 
 /// That nothing happens is news too: it keeps what is known young.
 #[tokio::test]
+async fn what_nobody_subscribes_to_any_more_is_not_asked_for_again() {
+    let server = Portolan::start().await;
+    let (discovery, a, b) = both(&server).await;
+    drop(b);
+    let _other = discovery.subscribe("shop", "other").await.unwrap();
+    let asked = server.requests().pop().unwrap();
+    assert!(asked.contains("%2Fa&") && asked.contains("%2Fother&"), "{asked}");
+    assert!(!asked.contains("%2Fb&"), "{asked}");
+    // And is told anew to whoever comes back.
+    server.put("b", &[(6, true)]);
+    let b = discovery.subscribe("shop", "b").await.unwrap();
+    assert_eq!((shown(&a), shown(&b)), (pods(&[(1, true), (2, false)]), pods(&[(6, true)])));
+}
+
+#[tokio::test]
 async fn a_server_that_is_there_keeps_the_age_down() {
     let server = Portolan::start().await;
     let (_discovery, a, _b) = both(&server).await;

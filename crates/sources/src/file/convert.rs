@@ -9,7 +9,7 @@ use std::{
 
 use portolan_model::{
     AppProtocol, Code, Endpoint, EndpointPort, EndpointSlice, Fact, FactKey, Name, ObjectName,
-    Origin, Reason, Rejection, Service, ServiceKey, ServicePort, Transport,
+    Origin, Particular, Reason, Rejection, Service, ServiceKey, ServicePort, Transport,
 };
 
 use super::format::{self, Document, Scalar};
@@ -101,7 +101,7 @@ fn one(
         ..Service::bare(key.clone())
     };
     vec![
-        (FactKey::Service(key.clone()), Fact::Service(service)),
+        (FactKey::Service(key.clone()), Fact::Service(service.into())),
         (
             FactKey::EndpointSlice(origin.clone(), object.clone()),
             Fact::EndpointSlice(EndpointSlice { service: key, endpoints }),
@@ -257,9 +257,13 @@ fn endpoint(
     Endpoint {
         zone,
         node,
-        hostname,
-        weight: declared.weight.unwrap_or(Endpoint::DEFAULT_WEIGHT),
-        metadata: Some(map(&declared.metadata, names)).filter(|map| !map.is_empty()),
+        particulars: Particular {
+            hostname,
+            weight: declared.weight.unwrap_or(Endpoint::DEFAULT_WEIGHT),
+            metadata: Some(map(&declared.metadata, names)).filter(|map| !map.is_empty()),
+            ..Particular::NONE
+        }
+        .into(),
         ..Endpoint::new(address, ports)
     }
 }
@@ -291,7 +295,7 @@ mod tests {
                         .iter()
                         .map(|p| format!("{}={}", p.name, p.port.unwrap_or_default()))
                         .collect();
-                    format!("{} {} w{}", e.address, ports.join(","), e.weight)
+                    format!("{} {} w{}", e.address, ports.join(","), e.particulars.weight)
                 })),
                 Fact::Rejection(r) => {
                     let texts: Vec<_> = r

@@ -11,13 +11,13 @@
 //! at most; a change does not write it.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{self, File},
     io::{self, BufRead, BufReader, BufWriter, Read, Write},
-    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
 
 use serde::{Deserialize, Serialize};
+use tempfile::NamedTempFile;
 use tokio::task::spawn_blocking;
 use tracing::{debug, warn};
 
@@ -30,8 +30,9 @@ const FORMAT: u32 = 1;
 /// is longer is not kept.
 const BYTES_MAX: u64 = 128 << 20;
 
-/// Only who runs Portolan reads it: annotations of Pods may tell anything.
-const MODE: u32 = 0o600;
+/// What drafts are called after the file. Each has a name of its own: the end of a listing
+/// is still written by another thread when the next one begins.
+const DRAFT: &str = ".new-";
 
 /// The first line.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,9 +64,34 @@ pub(super) struct Kept<K> {
 pub(super) struct LastKnown(PathBuf);
 
 impl LastKnown {
-    /// `part`: the kind, and the namespace where only one is watched.
+    /// `part`: the kind, and the namespace where only one is watched. What a process that
+    /// was killed had begun to write is removed.
     pub(super) fn new(folder: &Path, part: &str) -> Self {
-        Self(folder.join(format!("{}.jsonl", part.replace('/', "."))))
+        let file = Self(folder.join(format!("{}.jsonl", part.replace('/', "."))));
+        let prefix = file.draft_prefix();
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            if entry.file_name().to_string_lossy().starts_with(&prefix) {
+                fs::remove_file(entry.path()).ok();
+            }
+        }
+        file
+    }
+
+    fn draft_prefix(&self) -> String {
+        let name = self.0.file_name().unwrap_or_default();
+        format!("{}{DRAFT}", name.to_string_lossy())
+    }
+
+    /// A file beside it that is removed unless it takes its place. Only who runs Portolan
+    /// reads it (that is how temporary files are made): annotations of Pods may tell
+    /// anything.
+    fn open(&self, header: &Header) -> io::Result<BufWriter<NamedTempFile>> {
+        let folder = self.0.parent().unwrap_or(Path::new("."));
+        fs::create_dir_all(folder)?;
+        let draft = tempfile::Builder::new().prefix(&self.draft_prefix()).tempfile_in(folder)?;
+        let mut writer = BufWriter::new(draft);
+        writeln!(writer, "{}", serde_json::to_string(header)?)?;
+        Ok(writer)
     }
 
     /// Begins a listing.
@@ -73,7 +99,7 @@ impl LastKnown {
         let header = Header { format: FORMAT, kind: K::KIND.to_owned(), at_ms };
         let path = self.0.clone();
         let mut draft = Draft { writer: None, path, objects: 0, bytes: 0 };
-        match draft.open(&header) {
+        match self.open(&header) {
             Ok(writer) => draft.writer = Some(writer),
             Err(error) => draft.give_up(&error),
         }
@@ -123,28 +149,13 @@ fn read<K: Kind>(path: &Path) -> io::Result<Kept<K>> {
 #[derive(Debug)]
 pub(super) struct Draft {
     /// `None`: writing has failed, or it has become too long.
-    writer: Option<BufWriter<File>>,
+    writer: Option<BufWriter<NamedTempFile>>,
     path: PathBuf,
     objects: usize,
     bytes: u64,
 }
 
 impl Draft {
-    fn beside(&self) -> PathBuf {
-        self.path.with_extension("jsonl.new")
-    }
-
-    fn open(&self, header: &Header) -> io::Result<BufWriter<File>> {
-        if let Some(folder) = self.path.parent() {
-            fs::create_dir_all(folder)?;
-        }
-        let mut options = OpenOptions::new();
-        options.write(true).create(true).truncate(true).mode(MODE);
-        let mut writer = BufWriter::new(options.open(self.beside())?);
-        writeln!(writer, "{}", serde_json::to_string(header)?)?;
-        Ok(writer)
-    }
-
     /// Adds objects.
     pub(super) async fn add<'k, K: Kind>(&mut self, items: impl Iterator<Item = &'k K>) {
         let Some(mut writer) = self.writer.take() else { return };
@@ -171,11 +182,12 @@ impl Draft {
     pub(super) async fn finish(mut self, revision: &str) {
         let Some(mut writer) = self.writer.take() else { return };
         let footer = Footer { revision: revision.to_owned(), objects: self.objects };
-        let (path, beside) = (self.path.clone(), self.beside());
+        let path = self.path.clone();
         let finished = spawn_blocking(move || -> io::Result<()> {
             writeln!(writer, "{}", serde_json::to_string(&footer)?)?;
-            writer.into_inner()?.sync_all()?;
-            fs::rename(&beside, &path)?;
+            let draft = writer.into_inner()?;
+            draft.as_file().sync_all()?;
+            draft.persist(&path)?;
             // The name is as durable as the bytes.
             path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
         });
@@ -187,7 +199,6 @@ impl Draft {
 
     fn give_up(&self, error: &io::Error) {
         warn!(path = %self.path.display(), %error, "the listing is not kept for a restart");
-        fs::remove_file(self.beside()).ok();
     }
 }
 
@@ -228,8 +239,29 @@ mod tests {
         draft.add([slice("c")].iter()).await;
         drop(draft);
         assert_eq!(file.read::<EndpointSlice>().await.unwrap().items.len(), 2);
+        assert_eq!(fs::read_dir(folder.path().join("new")).unwrap().count(), 1);
+        // One that ends while the next is under way is whole all the same.
+        let mut ending = file.draft::<EndpointSlice>(7);
+        ending.add([slice("d")].iter()).await;
+        let mut next = file.draft::<EndpointSlice>(8);
+        ending.finish("10").await;
+        assert_eq!(file.read::<EndpointSlice>().await.unwrap().items, [slice("d")]);
+        next.add([slice("e")].iter()).await;
+        next.finish("11").await;
+        assert_eq!(file.read::<EndpointSlice>().await.unwrap().items, [slice("e")]);
         keep(&file, &[]).await;
         assert_eq!(file.read::<EndpointSlice>().await.unwrap().items, []);
+    }
+
+    #[tokio::test]
+    async fn what_a_killed_process_began_is_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let left = |name: &str| fs::write(folder.path().join(name), "{").unwrap();
+        left("services.jsonl.new-a1b2c3");
+        left("services.shop.jsonl.new-a1b2c3");
+        LastKnown::new(folder.path(), "services");
+        let names = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name());
+        assert_eq!(names.collect::<Vec<_>>(), ["services.shop.jsonl.new-a1b2c3"]);
     }
 
     #[tokio::test]

@@ -10,7 +10,7 @@
 //!     |              now and then first: list that revision --> Verify, Sighting..., Complete
 //!     +-- fails --> Lost, pause, watch again
 //!
-//!   nothing could be listed yet: the last listing of before, from a file, and Lost
+//!   nothing is listed yet, and will not be soon: the last listing of before, from a file
 //! ```
 //!
 //! Reports map one to one to what the API said; nothing is cached here but the
@@ -30,7 +30,7 @@ use super::{
     api::{Failure, Resource, refusal},
     convert,
     kinds::{Context, Kind, Said, Voice},
-    last_known::LastKnown,
+    last_known::{Draft, LastKnown},
     objects::{EventKind, EventObject, Meta, MetaOnly, Page, PageMeta, Status},
 };
 use crate::{Reports, Sink, names::Names, report::Closed};
@@ -42,9 +42,10 @@ const PAUSE_MAX: Duration = Duration::from_secs(30);
 /// A watch that held this long was a good one, even if it brought nothing.
 const WATCH_HELD: Duration = Duration::from_secs(5);
 
-/// How long a first listing is waited for where there is one of before. A server that is
-/// there has answered by then; one that is not must not cost a restart its names.
-const FIRST_LIST_WITHIN: Duration = Duration::from_secs(5);
+/// How long a first listing is waited for where there is one of before: half of what a
+/// restart may cost. A server that is there has told of a small cluster by then; while it
+/// tells of a large one, or says nothing, names are as they were.
+const FIRST_LIST_WITHIN: Duration = Duration::from_millis(250);
 
 /// What keeps a follower right in the long run.
 #[derive(Debug)]
@@ -100,6 +101,22 @@ enum Read<K> {
     Broken(Meta, String),
 }
 
+/// Everything, as it was told.
+struct Listing {
+    revision: Name,
+    draft: Option<Draft>,
+}
+
+impl Listing {
+    /// Keeps it for the next start, where that is wanted. Gives its revision.
+    async fn keep(self) -> Name {
+        if let Some(draft) = self.draft {
+            draft.finish(&self.revision).await;
+        }
+        self.revision
+    }
+}
+
 impl<K: Kind> Reflector<K> {
     pub(super) fn new(
         resource: Resource,
@@ -153,21 +170,29 @@ impl<K: Kind> Reflector<K> {
         if self.spoken || self.upkeep.last_known.is_none() {
             return self.list(None).await;
         }
-        let late = || Err(Failure::Other("the API does not answer".to_owned()).into());
-        let listed = timeout(FIRST_LIST_WITHIN, self.list(None)).await.unwrap_or_else(|_| late());
-        if matches!(listed, Err(Stop::Api(_))) {
-            self.recall().await?;
+        let Ok(told) = timeout(FIRST_LIST_WITHIN, self.tell(None)).await else {
+            let late = Failure::Other("the API has not told everything yet".to_owned());
+            self.recall(late.text()).await?;
+            self.lose(&late).await?;
+            return self.list(None).await;
+        };
+        match told {
+            Ok(listing) => Ok(listing.keep().await),
+            Err(Stop::Api(failure)) => {
+                self.recall(failure.text()).await?;
+                Err(Stop::Api(failure))
+            }
+            Err(Stop::Closed) => Err(Stop::Closed),
         }
-        listed
     }
 
     /// Tells what was listed in an earlier life, if anything was.
-    async fn recall(&mut self) -> Result<(), Closed> {
+    async fn recall(&mut self, why: &str) -> Result<(), Closed> {
         self.spoken = true;
         let Some(file) = &self.upkeep.last_known else { return Ok(()) };
         let Some(kept) = file.read::<K>().await else { return Ok(()) };
         let age_s = self.clock.unix_ms().saturating_sub(kept.at_ms) / 1000;
-        warn!(kind = K::KIND, age_s, "the API cannot be listed; telling what it had before");
+        warn!(kind = K::KIND, age_s, why, "telling what the API had before");
         let revision = portolan_model::name(&kept.revision);
         let mut reports = Reports::at(kept.at_ms);
         self.say_all(&mut reports, &revision, |part| Event::Begin { part });
@@ -230,9 +255,14 @@ impl<K: Kind> Reflector<K> {
         }
     }
 
-    /// Lists everything, of one revision or of the newest, one batch per page. Gives the
-    /// revision to watch from.
+    /// Lists everything, of one revision or of the newest, and keeps it for the next start.
+    /// Gives the revision to watch from.
     async fn list(&mut self, exact: Option<&Name>) -> Result<Name, Stop> {
+        Ok(self.tell(exact).await?.keep().await)
+    }
+
+    /// Tells everything, of one revision or of the newest, one batch per page.
+    async fn tell(&mut self, exact: Option<&Name>) -> Result<Listing, Stop> {
         let at_ms = self.clock.unix_ms();
         let mut draft = self.upkeep.last_known.as_ref().map(|file| file.draft::<K>(at_ms));
         let mut next = String::new();
@@ -274,10 +304,7 @@ impl<K: Kind> Reflector<K> {
                 self.unusual = unusual;
                 self.found();
                 (self.spoken, self.verified) = (true, Instant::now());
-                if let Some(draft) = draft {
-                    draft.finish(&revision).await;
-                }
-                return Ok(revision);
+                return Ok(Listing { revision, draft });
             }
             reports.send(&self.sink).await?;
         }

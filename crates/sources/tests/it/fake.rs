@@ -38,6 +38,7 @@ struct Inner {
     /// Watches from this revision and older are refused.
     compacted: u64,
     down: bool,
+    silent: bool,
     /// Watches of an older generation end.
     generation: u64,
     pub(crate) requests: Vec<String>,
@@ -122,6 +123,12 @@ impl Fake {
         self.cut();
     }
 
+    /// Takes requests and says nothing to them from now on, or goes on with them.
+    pub(crate) fn set_silent(&self, silent: bool) {
+        self.shared.state.lock().unwrap().silent = silent;
+        self.cut();
+    }
+
     pub(crate) fn requests(&self) -> Vec<String> {
         self.shared.state.lock().unwrap().requests.clone()
     }
@@ -146,8 +153,10 @@ async fn answer(
     Query(query): Query<BTreeMap<String, String>>,
 ) -> Response {
     let path = uri.path().to_owned();
-    let mut state = shared.state.lock().unwrap();
-    state.requests.push(uri.to_string());
+    shared.state.lock().unwrap().requests.push(uri.to_string());
+    let mut changed = shared.changed.subscribe();
+    changed.wait_for(|_| !shared.state.lock().unwrap().silent).await.unwrap();
+    let state = shared.state.lock().unwrap();
     if state.down {
         let body = Json(status(500, "InternalError", "the fake is down"));
         return (StatusCode::INTERNAL_SERVER_ERROR, body).into_response();

@@ -389,6 +389,18 @@ async fn what_was_listed_is_told_again_without_an_api() {
         .await;
     finish(tasks).await;
 
+    // It takes the request and says nothing, as one that is overwhelmed.
+    fake.set_silent(true);
+    let (mut mirror, tasks) = start(first.clone());
+    mirror.until("the listing of before", |m| m.complete.contains_key(&part)).await;
+    mirror.until("its age", |m| m.lost.contains_key(&part)).await;
+    assert!(mirror.has("kubernetes service shop/s3"));
+    fake.delete(SERVICES, "shop", "s1");
+    fake.set_silent(false);
+    let late = |m: &Mirror| !m.has("kubernetes service shop/s1") && m.lost.is_empty();
+    mirror.until("the listing that came late", late).await;
+    finish(tasks).await;
+
     // Nothing was kept: nothing is told.
     fake.set_down(true);
     let (mut mirror, tasks) = start(config(&folder.path().join("other"), first));

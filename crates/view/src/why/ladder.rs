@@ -27,6 +27,7 @@ pub(super) fn instance(
     let detail = |stage: Stage| match stage {
         Stage::Seen => format!("origin {}", key.origin),
         Stage::Parsed => endpoint
+            .particulars
             .metadata
             .as_ref()
             .map(|metadata| {

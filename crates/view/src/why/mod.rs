@@ -86,6 +86,7 @@ impl Question<'_> {
                 true => nearest::nearest(self.snapshot, target),
                 false => Vec::new(),
             },
+            resolution: None,
         }
     }
 

@@ -1,6 +1,6 @@
 //! Which backends a service has, as text: `PORT PROTOCOL zone=ADDRESS*WEIGHT,...`.
 
-use portolan_model::{Conditions, EndpointPort, Service, TrafficPolicy, name};
+use portolan_model::{Conditions, EndpointPort, Particular, Service, TrafficPolicy, name};
 use portolan_testkit::{World, cluster_ip, endpoint, external_name, headless, port};
 
 use super::*;
@@ -84,7 +84,7 @@ fn readiness_is_the_catalogs_to_decide() {
 fn endpoints_stand_with_their_zone_and_weight() {
     let at = |address: &str, zone: &str, weight: u32| Endpoint {
         zone: (!zone.is_empty()).then(|| name(zone)),
-        weight,
+        particulars: Particular { weight, ..Particular::NONE }.into(),
         ..ep(address, 80)
     };
     check(
@@ -101,8 +101,12 @@ fn endpoints_stand_with_their_zone_and_weight() {
 
 #[test]
 fn weights_fit_into_32_bits_together() {
-    let heavy = |address: &str| Endpoint { weight: u32::MAX, ..ep(address, 80) };
-    let light = Endpoint { weight: 1, ..ep("127.10.0.9", 80) };
+    let weighed = |address: &str, weight| Endpoint {
+        particulars: Particular { weight, ..Particular::NONE }.into(),
+        ..ep(address, 80)
+    };
+    let heavy = |address: &str| weighed(address, u32::MAX);
+    let light = weighed("127.10.0.9", 1);
     check(
         web(|_| {}),
         vec![heavy("127.10.0.1"), heavy("127.10.0.2"), light],

@@ -5,12 +5,28 @@ use portolan_model::name;
 use proptest::{collection::vec, prelude::*};
 
 use super::*;
-use crate::store::Change;
+use crate::{
+    store::{Change, Store},
+    view::{Dialect, Place, Shelf, View},
+};
+
+/// What all streams here see.
+fn view() -> View {
+    View { dialect: Dialect::Grpc, namespace: None, place: Place::default() }
+}
+
+fn next(stream: &mut Stream, store: &Store) -> Option<Response> {
+    stream.next(&store.show(&view()), 0)
+}
+
+fn shelf(kind: Kind) -> Shelf {
+    view().shelf(kind)
+}
 
 fn set(kind: Kind, text: &str, content: u8) -> Change {
     let body =
         Cluster { name: text.into(), alt_stat_name: content.to_string(), ..Cluster::default() };
-    Change::set(kind, name(text), &body)
+    Change::set(shelf(kind), name(text), &body)
 }
 
 fn names(list: &[&str]) -> Vec<Name> {
@@ -43,7 +59,7 @@ fn text(response: Option<&Response>) -> String {
 fn asked(variant: Variant, store: &Store, request: Request, expected: &str) -> (Stream, Response) {
     let mut stream = Stream::new(variant);
     stream.take(request).unwrap();
-    let response = stream.next(store);
+    let response = next(&mut stream, store);
     assert_eq!(text(response.as_ref()), expected);
     (stream, response.unwrap())
 }
@@ -77,7 +93,7 @@ fn everything_named_ones_and_missing_ones() {
     }
     let mut stream = Stream::new(SOTW);
     stream.take(only(Endpoints, &[])).unwrap();
-    assert_eq!(stream.next(&store(&[(Endpoints, "a")])), None, "endpoints have no wildcard");
+    assert_eq!(next(&mut stream, &store(&[(Endpoints, "a")])), None, "endpoints have no wildcard");
 }
 
 #[test]
@@ -95,16 +111,16 @@ fn one_response_at_a_time_and_then_the_newest() {
         let (mut stream, response) = asked(variant, &store, first, "Endpoints +a +b");
         for content in 2..5 {
             store.commit([set(Kind::Endpoints, "a", content)]);
-            assert_eq!(stream.next(&store), None);
+            assert_eq!(next(&mut stream, &store), None);
         }
         assert_eq!(stream.acknowledged(), Some(0));
         stream.take(answering(&response, request())).unwrap();
-        assert_eq!(stream.acknowledged(), Some(1));
-        let response = stream.next(&store).unwrap();
+        assert_eq!(stream.acknowledged(), Some(2));
+        let response = next(&mut stream, &store).unwrap();
         assert_eq!(text(Some(&response)), "Endpoints +a");
-        assert_eq!(&response.resources[0], store.get(Kind::Endpoints, "a").unwrap());
+        assert_eq!(&response.resources[0], store.show(&view()).get(Kind::Endpoints, "a").unwrap());
         stream.take(answering(&response, request())).unwrap();
-        assert_eq!(stream.next(&store), None);
+        assert_eq!(next(&mut stream, &store), None);
         assert_eq!(stream.acknowledged(), Some(store.revision()));
     }
 }
@@ -116,12 +132,12 @@ fn a_refusal_is_kept_and_not_answered_with_the_same_again() {
     let refuse = Request { error: Some("no".into()), ..only(Kind::Cluster, &[]) };
     stream.take(answering(&response, refuse)).unwrap();
     assert_eq!(stream.refusal(Kind::Cluster), Some("no"));
-    assert_eq!(stream.next(&store), None);
+    assert_eq!(next(&mut stream, &store), None);
     assert_eq!(stream.acknowledged(), Some(0));
     store.commit([set(Kind::Cluster, "a", 2)]);
-    let response = stream.next(&store).unwrap();
+    let response = next(&mut stream, &store).unwrap();
     stream.take(answering(&response, only(Kind::Cluster, &[]))).unwrap();
-    assert_eq!((stream.refusal(Kind::Cluster), stream.acknowledged()), (None, Some(2)));
+    assert_eq!((stream.refusal(Kind::Cluster), stream.acknowledged()), (None, Some(3)));
 }
 
 #[test]
@@ -130,9 +146,9 @@ fn a_wrong_nonce_answers_nothing() {
     let (mut stream, response) = asked(SOTW, &store, only(Kind::Cluster, &["a"]), "Cluster +a");
     let wrong = Request { nonce: Some(99), ..only(Kind::Cluster, &["a", "b"]) };
     stream.take(wrong).unwrap();
-    assert_eq!(stream.next(&store), None);
+    assert_eq!(next(&mut stream, &store), None);
     stream.take(answering(&response, only(Kind::Cluster, &["a", "b"]))).unwrap();
-    assert_eq!(text(stream.next(&store).as_ref()), "Cluster +a +b");
+    assert_eq!(text(next(&mut stream, &store).as_ref()), "Cluster +a +b");
 }
 
 #[test]
@@ -143,16 +159,16 @@ fn what_is_wanted_no_more_is_told_no_more() {
     // Once names were given, none means none.
     stream.take(answering(&response, only(Kind::Cluster, &[]))).unwrap();
     store.commit([set(Kind::Cluster, "a", 2)]);
-    assert_eq!(stream.next(&store), None);
+    assert_eq!(next(&mut stream, &store), None);
     let (mut stream, response) =
         asked(DELTA, &store, delta(Kind::Cluster, &["*", "a"], &[]), "Cluster +a +b");
     // Of all that are wanted it is one still, and the client hears of it.
     stream.take(answering(&response, delta(Kind::Cluster, &[], &["a"]))).unwrap();
-    let response = stream.next(&store).unwrap();
+    let response = next(&mut stream, &store).unwrap();
     assert_eq!(text(Some(&response)), "Cluster +a");
     stream.take(answering(&response, delta(Kind::Cluster, &[], &["*"]))).unwrap();
     store.commit([set(Kind::Cluster, "b", 2)]);
-    assert_eq!(stream.next(&store), None);
+    assert_eq!(next(&mut stream, &store), None);
 }
 
 #[test]
@@ -161,7 +177,7 @@ fn to_ask_again_is_to_want_again() {
     let (mut stream, response) =
         asked(DELTA, &store, delta(Kind::Endpoints, &["a"], &[]), "Endpoints +a");
     stream.take(answering(&response, delta(Kind::Endpoints, &["a"], &[]))).unwrap();
-    assert_eq!(text(stream.next(&store).as_ref()), "Endpoints +a");
+    assert_eq!(text(next(&mut stream, &store).as_ref()), "Endpoints +a");
 }
 
 #[test]
@@ -170,26 +186,72 @@ fn a_cluster_that_changes_makes_its_endpoints_due() {
     let (mut stream, clusters) = asked(DELTA, &store, delta(Kind::Cluster, &[], &[]), "Cluster +a");
     stream.take(answering(&clusters, delta(Kind::Cluster, &[], &[]))).unwrap();
     stream.take(delta(Kind::Endpoints, &["a"], &[])).unwrap();
-    let endpoints = stream.next(&store).unwrap();
+    let endpoints = next(&mut stream, &store).unwrap();
     stream.take(answering(&endpoints, delta(Kind::Endpoints, &[], &[]))).unwrap();
     store.commit([set(Kind::Cluster, "a", 2)]);
-    assert_eq!(text(stream.next(&store).as_ref()), "Cluster +a");
-    assert_eq!(text(stream.next(&store).as_ref()), "Endpoints +a");
+    assert_eq!(text(next(&mut stream, &store).as_ref()), "Cluster +a");
+    assert_eq!(text(next(&mut stream, &store).as_ref()), "Endpoints +a");
 }
 
 #[test]
 fn what_a_client_holds_from_before_is_not_sent_again() {
     let store = store(&[(Kind::Cluster, "a"), (Kind::Cluster, "b"), (Kind::Endpoints, "a")]);
-    let version = |kind, text| store.get(kind, text).unwrap().version;
+    let version = |kind, text: &str| store.show(&view()).get(kind, text).unwrap().version;
     let with = |kind, subscribe: &[&str], known| Request {
         names: Names::Differently { subscribe: names(subscribe), unsubscribe: vec![], known },
         ..delta(kind, &[], &[])
     };
     let known = BTreeMap::from([(name("a"), version(Kind::Cluster, "a")), (name("gone"), 7)]);
-    asked(DELTA, &store, with(Kind::Cluster, &[], known), "Cluster +b -gone");
-    // Endpoints are sent all the same: their cluster may wait for them.
-    let known = BTreeMap::from([(name("a"), version(Kind::Endpoints, "a"))]);
-    asked(DELTA, &store, with(Kind::Endpoints, &["a"], known), "Endpoints +a");
+    let (mut stream, _) =
+        asked(DELTA, &store, with(Kind::Cluster, &[], known.clone()), "Cluster +b -gone");
+    let held = |kind, text: &str| BTreeMap::from([(name(text), version(kind, text))]);
+    stream.take(with(Kind::Endpoints, &["a"], held(Kind::Endpoints, "a"))).unwrap();
+    assert_eq!(next(&mut stream, &store), None, "its cluster was not sent");
+    // Endpoints of a cluster that was sent are sent all the same: it waits for them.
+    let (mut stream, _) = asked(DELTA, &store, delta(Kind::Cluster, &[], &[]), "Cluster +a +b");
+    stream.take(with(Kind::Endpoints, &["a"], held(Kind::Endpoints, "a"))).unwrap();
+    assert_eq!(text(next(&mut stream, &store).as_ref()), "Endpoints +a");
+}
+
+#[test]
+fn routes_are_sent_again_to_who_was_sent_a_listener() {
+    let store = store(&[(Kind::Listener, "l"), (Kind::Routes, "80")]);
+    let version = store.show(&view()).get(Kind::Routes, "80").unwrap().version;
+    let known = Request {
+        names: Names::Differently {
+            subscribe: names(&["80"]),
+            unsubscribe: vec![],
+            known: [(name("80"), version)].into(),
+        },
+        ..delta(Kind::Routes, &[], &[])
+    };
+    let mut stream = Stream::new(DELTA);
+    stream.take(known.clone()).unwrap();
+    assert_eq!(next(&mut stream, &store), None);
+    let (mut stream, _) = asked(DELTA, &store, delta(Kind::Listener, &[], &[]), "Listener +l");
+    stream.take(known).unwrap();
+    assert_eq!(text(next(&mut stream, &store).as_ref()), "Routes +80");
+}
+
+#[test]
+fn what_is_gone_does_not_wait_for_ever_for_a_client_that_does_not_answer() {
+    let mut store = store(&[(Kind::Cluster, "a"), (Kind::Routes, "80")]);
+    let (mut stream, clusters) = asked(DELTA, &store, delta(Kind::Cluster, &[], &[]), "Cluster +a");
+    stream.take(answering(&clusters, delta(Kind::Cluster, &[], &[]))).unwrap();
+    stream.take(delta(Kind::Routes, &["80"], &[])).unwrap();
+    assert_eq!(text(next(&mut stream, &store).as_ref()), "Routes +80", "never answered");
+    assert_eq!(stream.due_at_ms(), None);
+    store.commit([Change::remove(shelf(Kind::Cluster), name("a"))]);
+    let at = |stream: &mut Stream, now_ms| {
+        let response = stream.next(&store.show(&view()), now_ms);
+        text(response.as_ref())
+    };
+    assert_eq!(at(&mut stream, 1_000), "nothing");
+    let due = 1_000 + REMOVE_AFTER_MS;
+    assert_eq!(stream.due_at_ms(), Some(due));
+    assert_eq!(at(&mut stream, due - 1), "nothing");
+    assert_eq!(at(&mut stream, due), "Cluster -a");
+    assert_eq!(stream.due_at_ms(), None);
 }
 
 #[test]
@@ -208,16 +270,16 @@ fn clusters_go_once_nothing_leads_to_them() {
             asked(variant, &store, ask(Kind::Cluster, &[]), "Cluster +a +b");
         stream.take(answering(&clusters, again(Kind::Cluster, &[]))).unwrap();
         stream.take(ask(Kind::Routes, &["80"])).unwrap();
-        let routes = stream.next(&store).unwrap();
+        let routes = next(&mut stream, &store).unwrap();
         stream.take(answering(&routes, again(Kind::Routes, &["80"]))).unwrap();
-        let gone = Change::remove(Kind::Cluster, name("b"));
+        let gone = Change::remove(shelf(Kind::Cluster), name("b"));
         store.commit([gone, set(Kind::Routes, "80", 2)]);
-        let routes = stream.next(&store).unwrap();
+        let routes = next(&mut stream, &store).unwrap();
         assert_eq!(text(Some(&routes)), "Routes +80");
-        assert_eq!(stream.next(&store), None, "the client may still use the old routes");
+        assert_eq!(next(&mut stream, &store), None, "the client may still use the old routes");
         stream.take(answering(&routes, again(Kind::Routes, &["80"]))).unwrap();
         let expected = if variant == SOTW { "Cluster +a" } else { "Cluster -b" };
-        assert_eq!(text(stream.next(&store).as_ref()), expected);
+        assert_eq!(text(next(&mut stream, &store).as_ref()), expected);
     }
 }
 
@@ -227,13 +289,13 @@ fn a_long_answer_comes_in_pieces() {
     let big = |text: &str| {
         let body =
             Cluster { name: text.into(), alt_stat_name: "x".repeat(700_000), ..Cluster::default() };
-        Change::set(Kind::Cluster, name(text), &body)
+        Change::set(shelf(Kind::Cluster), name(text), &body)
     };
     store.commit(["a", "b", "c"].map(big));
     let (mut stream, response) =
         asked(DELTA, &store, delta(Kind::Cluster, &[], &[]), "Cluster +a +b");
     stream.take(answering(&response, delta(Kind::Cluster, &[], &[]))).unwrap();
-    assert_eq!(text(stream.next(&store).as_ref()), "Cluster +c");
+    assert_eq!(text(next(&mut stream, &store).as_ref()), "Cluster +c");
 }
 
 #[test]
@@ -341,13 +403,13 @@ proptest! {
                     None
                 }
                 Step::Remove(kind, text) => {
-                    store.commit([Change::remove(kind, name(&text.to_string()))]);
+                    store.commit([Change::remove(shelf(kind), name(&text.to_string()))]);
                     None
                 }
                 Step::Want(kind, text) => client.change(variant, kind, name(&text.to_string()), true),
                 Step::Forget(kind, text) => client.change(variant, kind, name(&text.to_string()), false),
                 Step::Told => {
-                    if let Some(response) = stream.next(&store) {
+                    if let Some(response) = next(&mut stream, &store) {
                         client.hear(variant, response);
                     }
                     None
@@ -367,16 +429,16 @@ proptest! {
                     stream.take(request).unwrap();
                 }
             }
-            match stream.next(&store) {
+            match next(&mut stream, &store) {
                 Some(response) => client.hear(variant, response),
                 None => break,
             }
         }
-        prop_assert!(stream.next(&store).is_none(), "it never comes to rest");
+        prop_assert!(next(&mut stream, &store).is_none(), "it never comes to rest");
         for (kind, wanted) in &client.wanted {
             let held = client.holds.get(kind).cloned().unwrap_or_default();
             for text in wanted {
-                let now = store.get(*kind, text).map(|own| own.version);
+                let now = store.show(&view()).get(*kind, text).map(|own| own.version);
                 // State of the world cannot say that endpoints or routes are gone.
                 if now.is_some() || variant == DELTA || is_complete(*kind) {
                     prop_assert_eq!(held.get(text).copied(), now, "{:?} {}", kind, text);

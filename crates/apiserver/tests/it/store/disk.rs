@@ -72,6 +72,11 @@ impl Disk {
         self.inner().syncs
     }
 
+    /// It does nothing until what this gives is dropped: whoever asks waits.
+    pub(super) fn hold(&self) -> impl Drop + '_ {
+        self.inner()
+    }
+
     /// The power fails after so many more writes and syncs, in the middle of one.
     pub(super) fn fail_after(&self, operations: u64) {
         self.inner().countdown = Some(operations);

@@ -6,15 +6,17 @@
 
 use std::{
     collections::BTreeMap,
+    pin::pin,
     sync::{Arc, Mutex},
 };
 
 use bytes::Bytes;
-use futures_util::future::join_all;
+use futures_util::{future::join_all, poll};
 use portolan_apiserver::store::{
     Backend, Expect, Key, OpenError, Options, Record, Store, Write, WriteError,
 };
 use rand::{Rng, SeedableRng, rngs::StdRng};
+use tokio::task::unconstrained;
 
 use super::{
     disk::{Contents, Disk},
@@ -252,11 +254,17 @@ async fn a_batch_is_synced_once() {
         assert!(disk.syncs() > before, "write {number} was acknowledged without a sync");
     }
     let before = disk.syncs();
-    for answer in join_all((10..510).map(write)).await {
+    // While the disk is busy with the first, the others gather: one look at them puts all into
+    // the queue, as the runtime is not asked whether it is somebody else's turn.
+    let busy = disk.hold();
+    let mut answers = pin!(unconstrained(join_all((10..510).map(write))));
+    assert!(poll!(&mut answers).is_pending());
+    drop(busy);
+    for answer in answers.await {
         answer.unwrap();
     }
     let syncs = disk.syncs() - before;
-    assert!((1..=50).contains(&syncs), "{syncs} syncs for 500 writes at once");
+    assert!((1..=10).contains(&syncs), "{syncs} syncs for 500 writes at once");
     store.close().await;
 }
 

@@ -41,6 +41,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(1);
 const TRIES_MAX: u32 = 12;
 
 /// The Pod that this process runs in.
+#[derive(Clone)]
 struct Place {
     pods: Pods,
     namespace: String,
@@ -93,12 +94,22 @@ impl Writer {
         owner: Option<Owner>,
     ) -> Self {
         let (namespace, pod) = (namespace.to_owned(), pod.to_owned());
+        let form = match owner {
+            None => Form::List(List::new(dialect)),
+            Some(owner) => Form::Native(Native::new(owner)),
+        };
+        Self::at(Place { pods, namespace, pod, uid: OnceLock::new() }, form)
+    }
+
+    /// Writes natively on the same Pod, in a life that begins now.
+    pub(super) fn as_owner(&self, owner: Owner) -> Self {
+        Self::at(self.place.clone(), Form::Native(Native::new(owner)))
+    }
+
+    fn at(place: Place, form: Form) -> Self {
         Self {
-            place: Place { pods, namespace, pod, uid: OnceLock::new() },
-            form: match owner {
-                None => Form::List(List::new(dialect)),
-                Some(owner) => Form::Native(Native::new(owner)),
-            },
+            place,
+            form,
             turn: tokio::sync::Mutex::new(()),
             held: Mutex::new(Vec::new()),
             next_holder: AtomicU64::new(0),
@@ -145,6 +156,16 @@ impl Writer {
             held.push((holder, services));
         }
         Ok(())
+    }
+
+    /// Writes natively that there is nothing, whoever wrote it before under this name.
+    pub(super) async fn withdraw(&self) -> Result<(), Error> {
+        if matches!(self.form, Form::List(_)) {
+            return Ok(());
+        }
+        let _turn = self.turn.lock().await;
+        self.held().clear();
+        self.write(&Wanted { gone: &[], new: &[], all: &[] }).await
     }
 
     /// Writes, until it is written.

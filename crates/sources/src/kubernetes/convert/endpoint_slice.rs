@@ -4,7 +4,7 @@ use std::{net::IpAddr, sync::Arc};
 
 use portolan_model::{
     Code, Conditions, Endpoint, EndpointPort, EndpointSlice, Fact, FactKey, Hints, Name,
-    ObjectName, Origin, Reason, ServiceKey, Transport,
+    ObjectName, Origin, Particular, Reason, ServiceKey, Transport,
 };
 
 use super::{Facts, port, rejection, service::app_protocol, some};
@@ -65,7 +65,9 @@ pub(crate) fn endpoint_slice(object: &objects::EndpointSlice, names: &mut Names)
 
 /// An endpoint of another cluster. Its Pod is not ours to look up.
 fn imported(endpoint: &Endpoint, cluster: Option<Name>) -> Arc<Endpoint> {
-    Arc::new(Endpoint { discriminator: cluster, target: None, ..endpoint.clone() })
+    let mut imported = Endpoint { target: None, ..endpoint.clone() };
+    imported.particulars.discriminator = cluster;
+    Arc::new(imported)
 }
 
 fn address(text: &str, address_type: &str) -> Result<IpAddr, Reason> {
@@ -140,10 +142,14 @@ fn endpoint(
             conditions.terminating,
         ),
         target,
-        hostname: optional(&declared.hostname),
         node: optional(&declared.node_name),
         zone: optional(&declared.zone),
-        hints: declared.hints.as_ref().and_then(|hints| hints_of(hints, names)),
+        particulars: Particular {
+            hostname: optional(&declared.hostname),
+            hints: declared.hints.as_ref().and_then(|hints| hints_of(hints, names)),
+            ..Particular::NONE
+        }
+        .into(),
         ..Endpoint::new(address, ports.clone())
     }
 }

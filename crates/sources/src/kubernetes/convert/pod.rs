@@ -28,7 +28,7 @@ pub(crate) fn workload(object: &objects::Pod, names: &mut Names) -> Facts {
         hollow: meta.annotations.get(HOLLOW_ANNOTATION).is_some_and(|text| text == "true"),
         labels: names.map(&meta.labels),
     };
-    vec![(FactKey::Workload(name), Fact::Workload(workload))]
+    vec![(FactKey::Workload(name), Fact::Workload(workload.into()))]
 }
 
 /// The addresses of a Pod, primary first.

@@ -10,7 +10,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use portolan_dialects::{ContainerView, Dialect, PodView, Registration, Standing};
 use portolan_model::{
     AppProtocol, Conditions, Endpoint, EndpointPort, EndpointSlice, Fact, FactKey, ObjectName,
-    Origin, ServiceKey, Transport,
+    Origin, Particular, ServiceKey, Transport,
 };
 
 use super::{Facts, ZONE_LABEL, pod::is_ready, rejection, some};
@@ -98,15 +98,19 @@ fn endpoint(
     Endpoint {
         conditions: conditions(object, registration.standing),
         target: Some(pod.clone()),
-        discriminator: registration.discriminator().map(|text| names.get(&text)),
         node: object.spec.node_name.as_deref().and_then(some).map(|node| names.get(node)),
         zone: zone.map(|zone| names.get(zone)),
-        weight: match registration.standing {
-            Standing::OutOfService => 0,
-            _ => registration.weight,
-        },
-        switched_off: registration.standing == Standing::SwitchedOff,
-        metadata: Some(names.map(&metadata)),
+        particulars: Particular {
+            discriminator: registration.discriminator().map(|text| names.get(&text)),
+            weight: match registration.standing {
+                Standing::OutOfService => 0,
+                _ => registration.weight,
+            },
+            switched_off: registration.standing == Standing::SwitchedOff,
+            metadata: Some(names.map(&metadata)),
+            ..Particular::NONE
+        }
+        .into(),
         ..Endpoint::new(registration.address, [port].into())
     }
 }

@@ -94,7 +94,7 @@ pub(crate) fn service_import(object: &objects::ServiceImport, names: &mut Names)
 }
 
 fn declared(kind: &str, object: ObjectName, service: Service, reasons: Vec<Reason>) -> Facts {
-    let mut facts = vec![(FactKey::Service(service.key.clone()), Fact::Service(service))];
+    let mut facts = vec![(FactKey::Service(service.key.clone()), Fact::Service(service.into()))];
     facts.extend(rejection(kind, object, reasons));
     facts
 }

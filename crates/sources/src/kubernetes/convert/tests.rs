@@ -1,5 +1,7 @@
 //! Tables: an object as the API writes it, and the facts that it says.
 
+use std::sync::Arc;
+
 use portolan_dialects::{Dialect, app, list};
 use portolan_model::{
     AppProtocol, Code, Conditions, Endpoint, EndpointSlice, Exposure, Fact, Origin, Rejection,
@@ -30,7 +32,7 @@ fn codes(rejections: &[Rejection]) -> Vec<Code> {
     rejections.iter().flat_map(|r| r.reasons.iter().map(|reason| reason.code)).collect()
 }
 
-fn service_of(spec: Value) -> (Option<Service>, Vec<Code>) {
+fn service_of(spec: Value) -> (Option<Arc<Service>>, Vec<Code>) {
     let object = json!({"metadata": {"name": "web", "namespace": "shop"}, "spec": spec});
     let (good, bad) = split(service(&parse(object), &mut Names::default()));
     let service = good.into_iter().find_map(|fact| match fact {
@@ -121,7 +123,7 @@ fn what_a_cluster_set_shares() {
     let ports = json!([{"name": "sql", "port": 5432}]);
     let (service, bad) =
         import(json!({"type": "ClusterSetIP", "ips": ["10.9.0.1", "x"], "ports": ports}));
-    assert_eq!((service.exposure, service.addresses.len()), (Exposure::ClusterIp, 1));
+    assert_eq!((&service.exposure, service.addresses.len()), (&Exposure::ClusterIp, 1));
     assert_eq!(service.key.origin, Origin::clusterset());
     assert_eq!((service.ports.len(), bad), (1, vec![Code::ADDRESS_INVALID]));
     let (service, _) = import(json!({"type": "Headless"}));
@@ -154,7 +156,7 @@ fn what_a_cluster_set_shares() {
         let origins: Vec<&str> = slices.iter().map(|one| one.service.origin.as_str()).collect();
         assert_eq!(origins, expected);
         let imported = &slices[0].endpoints[0];
-        assert_eq!(imported.discriminator.as_deref(), Some("west"));
+        assert_eq!(imported.particulars.discriminator.as_deref(), Some("west"));
         assert_eq!(imported.target, None);
     }
 }
@@ -174,7 +176,7 @@ fn exposures() {
         (json!(null), Some(Exposure::ClusterIp)),
     ] {
         let (service, _) = service_of(spec.clone());
-        assert_eq!(service.map(|service| service.exposure), expected, "{spec}");
+        assert_eq!(service.map(|service| service.exposure.clone()), expected, "{spec}");
     }
 }
 
@@ -238,13 +240,13 @@ fn a_whole_slice() {
     assert_eq!(first.port("http", portolan_model::Transport::Tcp), Some(8080));
     assert_eq!(first.ports[1].port, None);
     assert_eq!(first.conditions, Conditions::READY);
-    assert_eq!(first.hostname.as_deref(), Some("web-0"));
+    assert_eq!(first.particulars.hostname.as_deref(), Some("web-0"));
     assert_eq!((first.node.as_deref(), first.zone.as_deref()), (Some("n1"), Some("a")));
     assert_eq!(first.target.as_ref().unwrap().to_string(), "shop/web-0");
-    let hints = first.hints.as_ref().unwrap();
+    let hints = first.particulars.hints.as_ref().unwrap();
     assert_eq!((hints.zones.len(), hints.nodes.len()), (1, 1));
     assert_eq!(second.conditions, Conditions { ready: false, serving: true, terminating: true });
-    assert_eq!((&second.target, &second.hints), (&None, &None));
+    assert_eq!((&second.target, &second.particulars.hints), (&None, &None));
     // Unset conditions mean ready.
     assert_eq!(third.conditions, Conditions::READY);
 }
@@ -312,7 +314,7 @@ fn workload_of(status: Value) -> Workload {
     });
     let facts = workload(&parse(object), &mut Names::default());
     let Some((_, Fact::Workload(workload))) = facts.into_iter().next() else { panic!() };
-    workload
+    (*workload).clone()
 }
 
 #[test]
@@ -404,21 +406,21 @@ fn what_a_process_registered() {
     let names: Vec<String> = slices.iter().map(|slice| slice.service.to_string()).collect();
     assert_eq!(names, ["registry:demo/ratings", "registry:demo/reviews"]);
     let [v1, v2] = &slices[1].endpoints[..] else { panic!("{slices:?}") };
-    assert_eq!(v1.discriminator.as_deref(), Some("g/v1"));
-    assert_eq!(v2.discriminator.as_deref(), Some("g/v2"));
-    assert_eq!((v1.weight, v2.weight), (50, Endpoint::DEFAULT_WEIGHT));
+    assert_eq!(v1.particulars.discriminator.as_deref(), Some("g/v1"));
+    assert_eq!(v2.particulars.discriminator.as_deref(), Some("g/v2"));
+    assert_eq!((v1.particulars.weight, v2.particulars.weight), (50, Endpoint::DEFAULT_WEIGHT));
     assert_eq!((v1.node.as_deref(), v1.zone.as_deref()), (Some("n1"), Some("a")));
     assert_eq!(v1.target.as_ref().unwrap().to_string(), "demo/reviews-1");
     assert_eq!((&*v1.ports[0].name, v1.ports[0].port), ("http", Some(9080)));
     assert_eq!(v1.ports[0].app_protocol, Some(AppProtocol::Http));
     let metadata: Vec<String> =
-        v1.metadata.as_ref().unwrap().iter().map(|(k, v)| format!("{k}={v}")).collect();
+        v1.particulars.metadata.as_ref().unwrap().iter().map(|(k, v)| format!("{k}={v}")).collect();
     assert_eq!(
         metadata,
         ["group=g", "methods=get", "path=/api", "protocol=http", "team=x", "version=v1"]
     );
     assert_eq!(slices[0].endpoints[0].ports[0].app_protocol, Some(AppProtocol::Grpc));
-    assert_eq!(slices[0].endpoints[0].discriminator, None);
+    assert_eq!(slices[0].endpoints[0].particulars.discriminator, None);
 }
 
 #[test]
@@ -480,7 +482,7 @@ fn a_process_says_less_than_its_pod_and_an_operator_more() {
             }),
         );
         let one = &slices[0].endpoints[0];
-        let found = (one.conditions, one.weight, one.switched_off);
+        let found = (one.conditions, one.particulars.weight, one.particulars.switched_off);
         assert_eq!(found, expected, "{record} {container} {operator}");
     }
 }

@@ -1,14 +1,13 @@
 //! What holds of the embedded API whatever it is given, as functions of bytes.
 //!
 //! The fuzzers of `fuzz/` and the smoke tests of the usual run call the same
-//! functions. Bytes are choices ([`choices`]): which kind, which fields, which
+//! functions. Bytes are choices ([`Choices`]): which kind, which fields, which
 //! values ([`objects`] grows objects along the published schemas), so that most
 //! inputs get past the parser and into the rules behind it.
 
 // Each fuzzer uses one of them.
 #![allow(dead_code)]
 
-mod choices;
 mod objects;
 mod patches;
 mod requests;
@@ -18,8 +17,7 @@ pub(crate) use patches::{apply, json_patch, merge_patch, strategic_merge};
 pub(crate) use requests::requests;
 pub(crate) use texts::{managed_fields, pipeline, protobuf, selectors};
 
-/// A property, by the name of its fuzzer.
-pub(crate) type Property = (&'static str, fn(&[u8]));
+use portolan_testkit::fuzz::Property;
 
 pub(crate) const ALL: [Property; 9] = [
     ("apply", apply),

@@ -3,9 +3,8 @@
 use std::{collections::BTreeMap, sync::LazyLock};
 
 use portolan_apiserver::{Kind, kinds, schema::openapi};
+use portolan_testkit::fuzz::Choices;
 use serde_json::{Map, Value, json};
-
-use super::choices::Choices;
 
 /// Values in one object, and how deep it goes.
 const VALUES_MAX: usize = 300;

@@ -7,12 +7,10 @@ use portolan_kube_patch::{
     apply::{Managers, Write, apply as server_side_apply, reset_fields},
     schema_for,
 };
+use portolan_testkit::fuzz::Choices;
 use serde_json::{Value, json};
 
-use super::{
-    choices::Choices,
-    objects::{self, Manners, anything, object},
-};
+use super::objects::{self, Manners, anything, object};
 
 fn schema(kind: &Kind) -> &'static kube_patch::Schema {
     schema_for(kind.group, kind.version, kind.kind)
@@ -156,6 +154,14 @@ fn parts(object: &Value) -> (Value, Value) {
     (settled(object), object["metadata"]["managedFields"].clone())
 }
 
+/// Whether an element of a list is known by a key that is null. It is a key to whoever
+/// applies, and none in the object, where null is as good as nothing: to the next apply the
+/// element is another one. kube-apiserver v1.33.4 doubles such a port of a Service too, and
+/// its validation refuses the two.
+fn has_null_key(object: &Value) -> bool {
+    object["metadata"]["managedFields"].to_string().contains(":null")
+}
+
 /// What one manager wants, twice, changes the object once; a forced apply owns
 /// what it names, and whoever stops naming something gives it up.
 pub(crate) fn apply(bytes: &[u8]) {
@@ -171,7 +177,8 @@ pub(crate) fn apply(bytes: &[u8]) {
     };
     let mut live: Option<Value> = None;
     if choices.rarely(4) {
-        let mut strange = object(kind, Manners::Bad, choices);
+        // What was stored went through its type, which writes no list that holds nothing.
+        let mut strange = settled(&object(kind, Manners::Bad, choices));
         if let Some(metadata) = strange.get_mut("metadata").and_then(Value::as_object_mut) {
             metadata.insert("managedFields".into(), super::texts::entries(choices));
         }
@@ -205,11 +212,19 @@ pub(crate) fn apply(bytes: &[u8]) {
             }
         };
         Managers::of(&object).unwrap_or_else(|error| panic!("{error}: {object}"));
+        if has_null_key(&object) {
+            live = Some(object);
+            continue;
+        }
         let again = server_side_apply(Some(&object), &wanted, false, schema, &write);
         match again {
             Ok(again) => {
                 assert_eq!(parts(&again), parts(&object), "a second apply changed something");
             }
+            // An empty object goes with the last field that was in it, and stays owned all the
+            // same: the next apply sets it anew, and another may own it. kube-apiserver
+            // v1.33.4 has it so too.
+            Err(error) if error.code() == 409 && settled(&wanted) != wanted => {}
             Err(error) => panic!("a second apply is refused: {error}"),
         }
         live = Some(object);

@@ -15,13 +15,11 @@ use portolan_apiserver::{
     store::{Backend, Options, Store},
 };
 use portolan_runtime::Shutdown;
+use portolan_testkit::fuzz::Choices;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
-use super::{
-    choices::Choices,
-    objects::{self, Manners, anything, object},
-};
+use super::objects::{self, Manners, anything, object};
 
 const TOKEN: &str = "fuzz";
 const METHODS: [&str; 8] = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "FROB"];

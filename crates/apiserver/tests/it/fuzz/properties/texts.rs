@@ -7,12 +7,10 @@ use portolan_apiserver::{
     schema::{defaults, protobuf as codec, types, validate},
 };
 use portolan_kube_patch::apply::{FieldSet, Managers, PathElement};
+use portolan_testkit::fuzz::Choices;
 use serde_json::{Value, json};
 
-use super::{
-    choices::Choices,
-    objects::{self, Manners, NAMES, anything, object},
-};
+use super::objects::{self, Manners, NAMES, anything, object};
 
 /// Bytes of JSON that a byte of protobuf may become: an empty element of a list is two
 /// bytes, and names its fields that Go always writes.
